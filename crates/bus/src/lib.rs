@@ -1,1 +1,141 @@
-//! Placeholder.
+//! The bus between roles: durable streams, broadcasts, and requests. Transport, not truth.
+//!
+//! Three things and no more, so that an in-process bus and NATS JetStream give exactly the same:
+//!
+//! - **Streams** ([`Bus::append`], [`Bus::read`], [`Bus::trim`]): durable, ordered, positions dense
+//!   from 1. `append` returns when the entry would survive `kill -9` and power loss. A stream at its
+//!   limit refuses ([`BusError::Full`]); it never discards what was not trimmed.
+//! - **Broadcasts** ([`Bus::publish`], [`Bus::subscribe`]): at most once, to whoever listens now. A
+//!   slow subscriber loses the oldest and is told how many ([`Received::Lagged`]).
+//! - **Requests** ([`Bus::request`], [`Bus::serve`]): one answer within a deadline, or an error.
+//!
+//! Subjects and stream names come from [`breeze_proto::subject`]. A subscription's pattern is a
+//! subject, or a prefix ended by `.>`, as NATS writes it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{fmt, time::Duration};
+
+/// Largest payload of anything on the bus, in bytes.
+pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// Position of an entry in its stream: dense, from 1.
+pub type Position = u64;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The stream is at its limit, or the disk in its reserve. Nothing was stored.
+    #[error("stream {stream} is full: {reason}")]
+    Full { stream: String, reason: String },
+    /// Above [`MAX_PAYLOAD_BYTES`].
+    #[error("payload of {len} bytes exceeds the limit of {limit}")]
+    TooLarge { len: usize, limit: usize },
+    /// Nobody serves the subject.
+    #[error("nobody answers {0}")]
+    NoResponder(String),
+    /// No answer within the deadline; it may have been handled.
+    #[error("no answer from {subject} within {timeout:?}")]
+    Timeout { subject: String, timeout: Duration },
+    /// The one who serves it has too many requests waiting.
+    #[error("{0} is overloaded")]
+    Overloaded(String),
+    /// The bus does not answer; an append may or may not have happened.
+    #[error("bus is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be understood.
+    #[error("bus is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// An entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub position: Position,
+    pub payload: Bytes,
+}
+
+/// Extent of a stream. Empty when `first > last`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Of the oldest entry that is still there; one above `last` when there is none.
+    pub first: Position,
+    /// Of the newest entry ever; 0 when there never was one.
+    pub last: Position,
+    pub bytes: u64,
+}
+
+/// A broadcast as received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    Message {
+        subject: String,
+        payload: Bytes,
+    },
+    /// That many were lost here because this subscriber was slow.
+    Lagged(u64),
+}
+
+/// Messages of a subscription; dropping it ends it.
+#[async_trait]
+pub trait Subscription: Send + fmt::Debug {
+    /// The next; `None` when the bus has closed.
+    async fn next(&mut self) -> Option<Received>;
+}
+
+/// A request to answer. Dropping it unanswered leaves the asker to its deadline.
+pub struct Request {
+    pub subject: String,
+    pub payload: Bytes,
+    pub reply: Box<dyn FnOnce(Bytes) + Send>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+/// Requests to a subject; dropping it ends the service. Several servers of one subject share its requests.
+#[async_trait]
+pub trait Service: Send + fmt::Debug {
+    /// The next; `None` when the bus has closed.
+    async fn next(&mut self) -> Option<Request>;
+}
+
+/// The trait. Shared as `Arc<dyn Bus>`.
+#[async_trait]
+pub trait Bus: Send + Sync + fmt::Debug {
+    /// Appends one entry, durable when this returns. `id` is an optimisation: a backend may drop an
+    /// entry whose id it saw in this stream within the last two minutes and return the first one's
+    /// position; callers must not need it.
+    async fn append(&self, stream: &str, id: &str, payload: Bytes) -> Result<Position, BusError>;
+
+    /// Entries from `from` on (or from the oldest that is left), together at most `max_bytes` but at
+    /// least one; waits up to `wait` for the first. Empty when none came.
+    async fn read(
+        &self,
+        stream: &str,
+        from: Position,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Vec<Entry>, BusError>;
+
+    /// Lets go of all entries before `before`.
+    async fn trim(&self, stream: &str, before: Position) -> Result<(), BusError>;
+
+    /// What the stream holds.
+    async fn extent(&self, stream: &str) -> Result<Extent, BusError>;
+
+    /// Broadcasts; never waits for a subscriber.
+    async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError>;
+
+    /// Listens from now on.
+    async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscription>, BusError>;
+
+    /// Asks and waits for the answer.
+    async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError>;
+
+    /// Answers requests from now on.
+    async fn serve(&self, subject: &str) -> Result<Box<dyn Service>, BusError>;
+}
