@@ -31,7 +31,8 @@ pub const CA_CHALLENGE: &str = "ca.challenge";
 pub const CA_RENEW: &str = "ca.renew";
 /// Request: [`crate::v1::DocumentsRequest`].
 pub const AGENT_DOCUMENTS: &str = "agent.documents";
-/// Request, empty: a [`crate::v1::SignedDocument`] over a whole [`crate::v1::RevocationSet`].
+/// Request: [`crate::v1::RevocationsRequest`], answered by a [`crate::v1::SignedDocument`] over a whole
+/// [`crate::v1::RevocationSet`] or a page of it.
 pub const REVOCATIONS_SNAPSHOT: &str = "revocations.snapshot";
 /// Broadcast: a [`crate::v1::SignedDocument`] over an update of the set.
 pub const REVOCATIONS_UPDATE: &str = "revocations.update";
