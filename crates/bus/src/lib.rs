@@ -9,8 +9,23 @@
 //!   slow subscriber loses the oldest and is told how many ([`Received::Lagged`]).
 //! - **Requests** ([`Bus::request`], [`Bus::serve`]): one answer within a deadline, or an error.
 //!
-//! Subjects and stream names come from [`breeze_proto::subject`]. A subscription's pattern is a
-//! subject, or a prefix ended by `.>`, as NATS writes it.
+//! Subjects and stream names come from [`breeze_proto::subject`]: at most [`MAX_NAME_BYTES`] bytes,
+//! tokens of `[A-Za-z0-9_-]` joined by dots. A subscription's pattern is a subject, or a prefix ended
+//! by `.>`, as NATS writes it.
+//!
+//! # Cancellation
+//! [`Bus::read`], [`Subscription::next`] and [`Service::next`] may be dropped at any time without
+//! losing anything, so they fit a `select!`. A dropped [`Bus::append`] may or may not have happened.
+//!
+mod hub;
+mod name;
+pub mod status;
+
+#[cfg(feature = "testing")]
+pub mod memory;
+
+#[cfg(feature = "testing")]
+pub use memory::MemoryBus;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +33,8 @@ use std::{fmt, time::Duration};
 
 /// Largest payload of anything on the bus, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+/// Longest subject, pattern or stream name, in bytes.
+pub const MAX_NAME_BYTES: usize = 200;
 
 /// Position of an entry in its stream: dense, from 1.
 pub type Position = u64;
@@ -25,6 +42,9 @@ pub type Position = u64;
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
+    /// The name is not one that every backend can carry, or a limit on names is reached. Nothing happened.
+    #[error("invalid request: {0}")]
+    Invalid(String),
     /// The stream is at its limit, or the disk in its reserve. Nothing was stored.
     #[error("stream {stream} is full: {reason}")]
     Full { stream: String, reason: String },
@@ -48,6 +68,17 @@ pub enum BusError {
     Corrupt(String),
 }
 
+impl BusError {
+    /// Whether it is certain that nothing was stored, published or handled.
+    #[must_use]
+    pub const fn is_definite(&self) -> bool {
+        matches!(
+            self,
+            Self::Invalid(_) | Self::Full { .. } | Self::TooLarge { .. } | Self::NoResponder(_) | Self::Overloaded(_)
+        )
+    }
+}
+
 /// An entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -62,6 +93,7 @@ pub struct Extent {
     pub first: Position,
     /// Of the newest entry ever; 0 when there never was one.
     pub last: Position,
+    /// What counts against the stream's limit: also trimmed entries that still take room.
     pub bytes: u64,
 }
 
@@ -106,13 +138,15 @@ pub trait Service: Send + fmt::Debug {
 /// The trait. Shared as `Arc<dyn Bus>`.
 #[async_trait]
 pub trait Bus: Send + Sync + fmt::Debug {
-    /// Appends one entry, durable when this returns. `id` is an optimisation: a backend may drop an
+    /// Appends one entry, durable when this returns. Of two appends to a stream the one that returned
+    /// before the other began comes first; overlapping ones have any order. `id` is an optimisation: a backend may drop an
     /// entry whose id it saw in this stream within the last two minutes and return the first one's
     /// position; callers must not need it.
     async fn append(&self, stream: &str, id: &str, payload: Bytes) -> Result<Position, BusError>;
 
     /// Entries from `from` on (or from the oldest that is left), together at most `max_bytes` but at
-    /// least one; waits up to `wait` for the first. Empty when none came.
+    /// least one; waits up to `wait` for the first. Empty when none came. Never returns an entry that
+    /// is not durable. A stream that nobody has written to yet is empty.
     async fn read(
         &self,
         stream: &str,
@@ -121,7 +155,9 @@ pub trait Bus: Send + Sync + fmt::Debug {
         wait: Duration,
     ) -> Result<Vec<Entry>, BusError>;
 
-    /// Lets go of all entries before `before`.
+    /// Lets go of all entries before `before` (at most of all there are): no read returns them any
+    /// more. Their room is free at the latest when as much again as a segment has been appended. A
+    /// crash may undo a recent trim, so a reader keeps a cursor of its own.
     async fn trim(&self, stream: &str, before: Position) -> Result<(), BusError>;
 
     /// What the stream holds.
