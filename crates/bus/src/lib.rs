@@ -17,13 +17,20 @@
 //! [`Bus::read`], [`Subscription::next`] and [`Service::next`] may be dropped at any time without
 //! losing anything, so they fit a `select!`. A dropped [`Bus::append`] may or may not have happened.
 //!
+//! The backends here are [`EmbeddedBus`] (one process, segmented files) and, for tests, `MemoryBus`
+//! (feature `testing`); the module `conformance` (same feature) says what every backend must give.
+
+pub mod embedded;
 mod hub;
 mod name;
 pub mod status;
 
 #[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
 pub mod memory;
 
+pub use embedded::{BusStats, EmbeddedBus, EmbeddedBusConfig};
 #[cfg(feature = "testing")]
 pub use memory::MemoryBus;
 
