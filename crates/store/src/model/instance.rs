@@ -1,0 +1,174 @@
+//! The installation itself: its id, and whether it was set up.
+//!
+//! Set-up is one commit on one row: whoever makes it, with the token's hash still in force, is the
+//! one who sets up. What it makes elsewhere lies in that commit's outbox as a plan, so a crash in
+//! the middle is finished by the sweeper.
+
+use super::{
+    audit::Intent,
+    error::ModelError,
+    people::{self, User},
+    record::{self, MAX_ATTEMPTS},
+    tenancy::{self, Organization, Partner, Site},
+};
+use crate::state::{Assert, Commit, CommitOutcome, CommitTable, Family, OutboxItem, Serial, State};
+use breeze_proto::id::InstanceId;
+use serde::{Deserialize, Serialize};
+
+pub const INSTANCE: CommitTable = CommitTable::new("instance", Family::Config, Serial::Global);
+pub const PARTITION: &[u8] = b"instance";
+/// Outbox topic of a [`Plan`].
+pub const SETUP_TOPIC: &str = "setup";
+const RECORD: &[u8] = b"record";
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub created_ms: u64,
+    pub initialised_ms: Option<u64>,
+    /// SHA-256 of the set-up token, hex; none when none was made or it was used.
+    pub setup_token_sha256: Option<String>,
+    pub setup_expires_ms: u64,
+}
+
+/// What set-up makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub partner: Partner,
+    pub organization: Organization,
+    pub site: Site,
+    pub user: User,
+}
+
+/// Why set-up was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("already set up")]
+    AlreadyDone,
+    #[error("the token is wrong or has expired")]
+    Token,
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl From<crate::state::StateError> for SetupError {
+    fn from(error: crate::state::StateError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+/// The record, made if there is none.
+///
+/// # Errors
+/// The store's.
+pub async fn open(state: &dyn State, now_ms: u64) -> Result<Instance, ModelError> {
+    for _ in 0..MAX_ATTEMPTS {
+        if let Some(found) = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await? {
+            return Ok(found.value);
+        }
+        let fresh = Instance {
+            id: InstanceId::generate(),
+            created_ms: now_ms,
+            initialised_ms: None,
+            setup_token_sha256: None,
+            setup_expires_ms: 0,
+        };
+        let commit = Commit::new(INSTANCE, PARTITION)
+            .assert(Assert::Absent(RECORD.into()))
+            .put(RECORD, record::encode(&fresh));
+        if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
+            return Ok(fresh);
+        }
+    }
+    Err(record::contended())
+}
+
+/// Puts a new token in force, if the instance is not set up. Whether it is in force now.
+///
+/// # Errors
+/// The store's.
+pub async fn arm_setup(state: &dyn State, token_sha256: &str, expires_ms: u64) -> Result<bool, ModelError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let Some(found) = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await? else {
+            return Err(ModelError::NotFound("instance"));
+        };
+        let mut instance = found.value;
+        if instance.initialised_ms.is_some() {
+            return Ok(false);
+        }
+        instance.setup_token_sha256 = Some(token_sha256.to_owned());
+        instance.setup_expires_ms = expires_ms;
+        let commit = Commit::new(INSTANCE, PARTITION)
+            .assert(Assert::Version(RECORD.into(), found.version))
+            .put(RECORD, record::encode(&instance));
+        if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
+            return Ok(true);
+        }
+    }
+    Err(record::contended())
+}
+
+/// Whether the token opens set-up at the moment. Looked at before the costly hash of the password;
+/// [`complete_setup`] looks again.
+///
+/// # Errors
+/// [`SetupError`] says why not.
+pub async fn check_setup(state: &dyn State, token_sha256: &str, now_ms: u64) -> Result<u64, SetupError> {
+    let found = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD)
+        .await?
+        .ok_or(SetupError::Model(ModelError::NotFound("instance")))?;
+    if found.value.initialised_ms.is_some() {
+        return Err(SetupError::AlreadyDone);
+    }
+    let held = found.value.setup_token_sha256.as_deref().unwrap_or_default();
+    let same: bool = subtle::ConstantTimeEq::ct_eq(held.as_bytes(), token_sha256.as_bytes()).into();
+    if !same || now_ms >= found.value.setup_expires_ms {
+        return Err(SetupError::Token);
+    }
+    Ok(found.version)
+}
+
+/// Sets up. The caller delivers the partition's outbox.
+///
+/// # Errors
+/// [`SetupError`]; of several at once, one succeeds.
+pub async fn complete_setup(
+    state: &dyn State,
+    token_sha256: &str,
+    plan: &Plan,
+    intent: &Intent,
+    now_ms: u64,
+) -> Result<(), SetupError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let version = check_setup(state, token_sha256, now_ms).await?;
+        let mut instance = open(state, now_ms).await?;
+        instance.initialised_ms = Some(now_ms);
+        instance.setup_token_sha256 = None;
+        let mut commit = Commit::new(INSTANCE, PARTITION)
+            .assert(Assert::Version(RECORD.into(), version))
+            .put(RECORD, record::encode(&instance));
+        commit.outbox = vec![OutboxItem { topic: SETUP_TOPIC, payload: record::encode(plan) }, intent.item()];
+        if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
+            return Ok(());
+        }
+    }
+    Err(record::contended().into())
+}
+
+/// Makes what a plan says; what is there already is left alone. Returns the partitions whose outbox
+/// is to be delivered.
+///
+/// # Errors
+/// The store's.
+pub async fn carry_out(state: &dyn State, payload: &[u8]) -> Result<Vec<(CommitTable, Vec<u8>)>, ModelError> {
+    let plan: Plan = record::decode(payload)?;
+    tenancy::create_partner(state, &plan.partner).await?;
+    tenancy::create_organization(state, &plan.organization).await?;
+    tenancy::create_site(state, &plan.site).await?;
+    people::create(state, &plan.user).await?;
+    Ok(vec![
+        (tenancy::ORGANIZATIONS, plan.organization.id.to_bytes().to_vec()),
+        (tenancy::SITES, plan.site.id.to_bytes().to_vec()),
+    ])
+}
