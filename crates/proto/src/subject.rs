@@ -51,7 +51,7 @@ pub fn digest(region: &str) -> String {
     format!("digest.{region}")
 }
 
-/// Request, empty: a full [`crate::v1::Digest`].
+/// Request: [`crate::v1::DigestRequest`], answered by a full [`crate::v1::Digest`] or a page of it.
 #[must_use]
 pub fn digest_full(region: &str) -> String {
     format!("collector.{region}.digest")
