@@ -10,25 +10,52 @@
 //! Stored time is milliseconds since the Unix epoch, by the server's clock. Heartbeat rows are the
 //! twelve scaled integers of [`breeze_proto::v1::Scalars`], in field order; a *sample* is one of them.
 //! Detail and custom series are `f64`.
+//!
+//! # Rows
+//! A row is named by (device, time), a named value by (device, name, time): the same again replaces
+//! it, the last appended wins. A batch's rows are all of its token's day. Rows of a day whose raw
+//! data has expired are counted and dropped.
 
 use async_trait::async_trait;
 use breeze_proto::id::DeviceId;
-use bytes::Bytes;
 use std::fmt;
+
+pub mod embedded;
+mod frozen;
+mod varint;
+
+pub use embedded::{EmbeddedMetrics, EmbeddedMetricsConfig};
+pub use frozen::{DecodedBatch, DecodedNamed, FrozenBatch};
 
 /// Samples in a heartbeat row.
 pub const SCALARS: usize = 12;
+/// Names of the scalars' series, in field order.
+pub const SCALAR_NAMES: [&str; SCALARS] = [
+    "cpu_permille",
+    "ram_permille",
+    "ram_used_mib",
+    "swap_used_mib",
+    "disk_permille",
+    "disk_used_mib",
+    "net_in_bytes",
+    "net_out_bytes",
+    "load1_centi",
+    "process_count",
+    "uptime_s",
+    "flags",
+];
 /// Most rows (of both kinds together) in one batch.
 pub const MAX_BATCH_ROWS: usize = 100_000;
-/// Most points per series that a query returns.
-pub const MAX_POINTS: usize = 1_200;
+/// Most points per series that a query returns: room for a day of rows at 60 s.
+pub const MAX_POINTS: usize = 1_500;
 /// Most named series that a query returns.
 pub const MAX_SERIES: usize = 600;
 
 /// Names a batch for ever: stream, first and last position, and day. At most one batch has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InsertToken {
-    /// The lane stream.
+    /// The lane stream, as it was made: positions rise in it for ever, so a stream that starts over
+    /// needs another name.
     pub stream: String,
     /// First position of the stream in the batch.
     pub first: u64,
@@ -61,25 +88,6 @@ pub struct NamedRow {
     /// "cpu.0.percent"; custom metrics are "custom.<name>".
     pub name: String,
     pub value: f64,
-}
-
-/// Rows of one day, encoded once: what is appended, and appended again, byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrozenBatch {
-    bytes: Bytes,
-}
-
-impl FrozenBatch {
-    /// From bytes that [`FrozenBatch::as_bytes`] gave; checked when decoded.
-    #[must_use]
-    pub fn from_bytes(bytes: Bytes) -> Self {
-        Self { bytes }
-    }
-
-    #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.bytes
-    }
 }
 
 /// What an append did.
@@ -130,8 +138,10 @@ pub struct Query {
     pub from_ms: u64,
     /// Exclusive.
     pub to_ms: u64,
-    /// Width of a point; points are aligned to multiples of it. Raw rows where it is 0.
-    /// `(to_ms - from_ms) / step_ms` may be at most [`MAX_POINTS`].
+    /// Width of a point; points are aligned to multiples of it, and `from_ms` and `to_ms` are widened
+    /// to such, so that every point is of a whole interval whatever it was made of. Where only wider
+    /// roll-ups are left of that age, points are as wide as those. Raw rows where it is 0, the oldest
+    /// [`MAX_POINTS`] of them. `(to_ms - from_ms) / step_ms` may be at most [`MAX_POINTS`].
     pub step_ms: u64,
 }
 
@@ -161,7 +171,7 @@ pub struct QueryResult {
     /// What the points were made of.
     pub resolution: Resolution,
     pub series: Vec<Series>,
-    /// More named series matched than [`MAX_SERIES`].
+    /// More named series matched than [`MAX_SERIES`], or more raw rows than [`MAX_POINTS`].
     pub truncated: bool,
 }
 

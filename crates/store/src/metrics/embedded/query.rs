@@ -1,0 +1,206 @@
+//! Reading one device: choosing the resolution, and merging memory and segments day by day.
+
+use super::super::{
+    MAX_POINTS, MAX_SERIES, MetricsError, Point, Query, QueryResult, Resolution, SCALAR_NAMES, SCALARS, Selector,
+    Series,
+};
+use super::memtable::DAY_MS;
+use super::run::{Run, Shape, Table, absorb};
+use super::segment::Segment;
+use super::upkeep::day_of;
+use super::{DayFiles, Inner, Shared, resolution_index};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The widest step: a century.
+const MAX_STEP_MS: u64 = 36_525 * DAY_MS;
+
+/// What a query reads, after its checks.
+struct Plan<'a> {
+    query: &'a Query,
+    table: Table,
+    /// Columns of the table, in the order of the answer.
+    series: Vec<usize>,
+    prefix: &'a str,
+    resolution: Resolution,
+    /// Width of a point; 0: raw rows.
+    step_ms: u64,
+    from_ms: u64,
+    to_ms: u64,
+}
+
+/// One day's share, held while it is read.
+struct Day {
+    day: u32,
+    files: DayFiles,
+    /// Rows in memory, oldest first.
+    runs: Vec<Run>,
+}
+
+/// Points by name; scalars under their place in the answer.
+#[derive(Default)]
+struct Answer {
+    series: BTreeMap<(usize, Arc<str>), Vec<Point>>,
+    is_truncated: bool,
+}
+
+impl Shared {
+    pub(super) fn query(&self, query: &Query) -> Result<QueryResult, MetricsError> {
+        let (plan, days) = {
+            let inner = self.inner.read();
+            let plan = Plan::new(query, &inner)?;
+            let days = plan.days(&inner);
+            (plan, days)
+        };
+        let mut answer = Answer::default();
+        if plan.table == Table::Scalars {
+            for (place, &scalar) in plan.series.iter().enumerate() {
+                answer.series.insert((place, Arc::from(SCALAR_NAMES[scalar])), Vec::new());
+            }
+        }
+        for day in days {
+            plan.read_day(day, &mut answer)?;
+        }
+        let series = answer.series.into_iter().map(|((_, name), points)| Series { name: name.to_string(), points });
+        Ok(QueryResult { resolution: plan.resolution, series: series.collect(), truncated: answer.is_truncated })
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn new(query: &'a Query, inner: &Inner) -> Result<Self, MetricsError> {
+        let invalid = |what: &str| MetricsError::Invalid(what.to_owned());
+        let Query { from_ms, to_ms, step_ms, .. } = *query;
+        if from_ms >= to_ms {
+            return Err(invalid("the range is empty"));
+        }
+        if step_ms > MAX_STEP_MS {
+            return Err(invalid("the step is too wide"));
+        }
+        if step_ms > 0 && (to_ms - from_ms) / step_ms > MAX_POINTS as u64 {
+            return Err(invalid("more points than a query may have; widen the step"));
+        }
+        let (table, series, prefix) = match &query.selector {
+            Selector::Scalars(scalars) => {
+                if scalars.len() > SCALARS || scalars.iter().any(|&scalar| scalar >= SCALARS) {
+                    return Err(invalid("there are twelve scalars, 0 to 11"));
+                }
+                (Table::Scalars, scalars.clone(), "")
+            }
+            Selector::Named { prefix } => (Table::Named, vec![0], prefix.as_str()),
+        };
+        let is_kept =
+            |resolution: &Resolution| day_of(from_ms) >= inner.floors[usize::from(resolution_index(*resolution))];
+        let resolution = resolution_for(step_ms, is_kept);
+        let step_ms =
+            if resolution == Resolution::Raw { step_ms } else { step_ms.next_multiple_of(resolution.millis()) };
+        let (from_ms, to_ms) = match step_ms {
+            0 => (from_ms, to_ms),
+            step => (from_ms / step * step, to_ms.checked_next_multiple_of(step).unwrap_or(to_ms)),
+        };
+        Ok(Self { query, table, series, prefix, resolution, step_ms, from_ms, to_ms })
+    }
+
+    /// The days in range that have anything, with what is in memory copied.
+    fn days(&self, inner: &Inner) -> Vec<Day> {
+        let range = day_of(self.from_ms)..=day_of(self.to_ms - 1);
+        let mems = || inner.frozen.as_deref().map(|frozen| &frozen.mem).into_iter().chain([&inner.active]);
+        let mut days: BTreeMap<u32, Day> = BTreeMap::new();
+        let empty = |day| Day { day, files: DayFiles::default(), runs: Vec::new() };
+        for (&day, files) in inner.days.range(range.clone()) {
+            days.entry(day).or_insert_with(|| empty(day)).files = files.clone();
+        }
+        for mem in mems() {
+            for (&day, rows) in mem.days.range(range.clone()) {
+                let runs = rows.runs(self.table, self.query.device, self.prefix);
+                if !runs.is_empty() {
+                    days.entry(day).or_insert_with(|| empty(day)).runs.extend(runs);
+                }
+            }
+        }
+        days.into_values().collect()
+    }
+
+    fn read_day(&self, day: Day, answer: &mut Answer) -> Result<(), MetricsError> {
+        let start_ms = u64::from(day.day) * DAY_MS;
+        let in_day = |at_ms: u64| at_ms.saturating_sub(start_ms).min(DAY_MS) as u32;
+        let range = (in_day(self.from_ms), in_day(self.to_ms));
+        let rollup = match self.resolution {
+            Resolution::Raw => None,
+            Resolution::FiveMinutes => day.files.rollups[0].clone(),
+            Resolution::Hour => day.files.rollups[1].clone(),
+            Resolution::Day => day.files.rollups[2].clone(),
+        };
+        let usable = rollup.filter(|_| day.files.is_sealed && day.runs.is_empty());
+        let (resolution, files): (_, &[Arc<Segment>]) = match &usable {
+            Some(rollup) => (self.resolution, std::slice::from_ref(rollup)),
+            None => (Resolution::Raw, &day.files.segments),
+        };
+        let mut runs: BTreeMap<Arc<str>, Run> = BTreeMap::new();
+        let mut add = |run: Run| match runs.get_mut(&run.key.name) {
+            Some(all) => all.append(run),
+            None => {
+                runs.insert(Arc::clone(&run.key.name), run);
+            }
+        };
+        for file in files {
+            file.read_device(self.table, self.query.device, range, &self.series, self.prefix)?
+                .into_iter()
+                .for_each(&mut add);
+        }
+        for mut run in day.runs {
+            run.clip(range.0, range.1);
+            (0..run.cols.len())
+                .filter(|column| !self.series.contains(column))
+                .for_each(|column| run.cols[column].clear());
+            add(run);
+        }
+        let shape = Shape { table: self.table, resolution };
+        for mut run in runs.into_values() {
+            run.normalise();
+            self.add_points(&run, shape, start_ms, answer);
+        }
+        Ok(())
+    }
+
+    fn add_points(&self, run: &Run, shape: Shape, start_ms: u64, answer: &mut Answer) {
+        for (place, &series) in self.series.iter().enumerate() {
+            let (place, name) = match self.table {
+                Table::Scalars => (place, Arc::from(SCALAR_NAMES[series])),
+                Table::Named => (0, Arc::clone(&run.key.name)),
+            };
+            let points = answer.series.entry((place, name)).or_default();
+            for row in 0..run.ts.len() {
+                let mut point = run.point(shape, series, row);
+                point.at_ms += start_ms;
+                if self.step_ms > 0 {
+                    point.at_ms = point.at_ms / self.step_ms * self.step_ms;
+                } else if points.len() == MAX_POINTS {
+                    answer.is_truncated = true;
+                    break;
+                }
+                match points.last_mut() {
+                    Some(last) if self.step_ms > 0 && last.at_ms == point.at_ms => absorb(last, &point),
+                    Some(_) | None => points.push(point),
+                }
+            }
+        }
+        // The first names in order stay. One that was put out comes after all that are in, so it is
+        // put out again whatever a later day adds.
+        while answer.series.len() > MAX_SERIES {
+            answer.series.pop_last();
+            answer.is_truncated = true;
+        }
+    }
+}
+
+/// The coarsest resolution that divides the step and is kept for the range; else the finest kept.
+fn resolution_for(step_ms: u64, is_kept: impl Fn(&Resolution) -> bool) -> Resolution {
+    if step_ms == 0 {
+        return Resolution::Raw;
+    }
+    let coarse_first = [Resolution::Day, Resolution::Hour, Resolution::FiveMinutes, Resolution::Raw];
+    let divides =
+        |resolution: &Resolution| *resolution == Resolution::Raw || step_ms.is_multiple_of(resolution.millis());
+    let exact = coarse_first.iter().find(|resolution| divides(resolution) && is_kept(resolution));
+    *exact.or_else(|| coarse_first.iter().rev().find(|resolution| is_kept(resolution))).unwrap_or(&Resolution::Day)
+}
