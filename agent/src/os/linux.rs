@@ -1,21 +1,32 @@
-//! Linux: read from `/proc`, `/sys`, `/etc` and `/run`.
+//! Linux: read from `/proc`, `/sys`, `/etc`, `/run` and the package managers' databases. sysinfo
+//! lists the addresses; what a heartbeat needs is read straight, since sysinfo keeps every process
+//! in memory to count them.
+
+mod files;
+mod hardware;
+mod load;
+mod network;
+mod people;
+mod software;
 
 use super::{OperatingSystem, Reading};
 use breeze_proto::{
-    limits::MAX_TEXT_BYTES,
+    limits::{MAX_DETAIL_VALUES, MAX_METRIC_NAME_BYTES},
     v1::{Hardware, HealthStatus, HostFacts, NamedValue, Network, Scalars, Software},
 };
+use files::{cut, list, read, read_value};
+use load::{CpuTimes, MIB, Traffic, to_u32};
 use sha2::{Digest as _, Sha256};
-use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
-    fs,
-    hash::Hasher as _,
-};
+use std::{collections::BTreeMap, fs};
 
-const MIB: u64 = 1024 * 1024;
 /// Fullness of a disk that is worth a warning, and an error, in thousandths.
 const DISK_WARNING_PERMILLE: u32 = 900;
 const DISK_ERROR_PERMILLE: u32 = 970;
+
+/// Bits of [`Scalars::flags`].
+const FLAG_PENDING_REBOOT: u32 = 1;
+const FLAG_ON_BATTERY: u32 = 1 << 1;
+const FLAG_NOT_OK: u32 = 1 << 2;
 
 /// The running Linux system, with the counters of the previous call.
 #[derive(Debug, Default)]
@@ -24,24 +35,6 @@ pub struct Linux {
     cores: BTreeMap<String, CpuTimes>,
     traffic: Option<Traffic>,
     interfaces: BTreeMap<String, Traffic>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct CpuTimes {
-    busy: u64,
-    total: u64,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Traffic {
-    received: u64,
-    sent: u64,
-}
-
-struct DiskUse {
-    mount: String,
-    used: u64,
-    permille: u32,
 }
 
 impl Linux {
@@ -57,58 +50,65 @@ impl Linux {
 
 impl OperatingSystem for Linux {
     fn sample(&mut self) -> Reading {
-        let stat = read("/proc/stat");
-        let cpu = stat.lines().find_map(|line| line.strip_prefix("cpu ")).map(cpu_times).unwrap_or_default();
-        let cpu_permille = busy_permille(self.cpu, cpu);
+        let (cpu, _) = load::cpu_times();
+        let cpu_permille = cpu.busy_permille_since(self.cpu);
         self.cpu = cpu;
 
-        let memory = memory();
-        let traffic = total_traffic(&interface_counters());
-        let before = self.traffic.replace(traffic).unwrap_or(traffic);
-        let disks = disks();
+        let memory = load::memory();
+        let traffic = Traffic::total(&load::traffic());
+        let moved = traffic.since(self.traffic.replace(traffic).unwrap_or(traffic));
+        let disks = load::mounted_disks();
         let fullest = disks.iter().map(|disk| disk.permille).max().unwrap_or(0);
         let pending_reboot = pending_reboot();
         let status = match fullest {
             DISK_ERROR_PERMILLE.. => HealthStatus::Error,
             DISK_WARNING_PERMILLE.. => HealthStatus::Warning,
-            _ => HealthStatus::Ok,
+            0.. => HealthStatus::Ok,
         };
-        let flags = u32::from(pending_reboot) | u32::from(status != HealthStatus::Ok) << 2;
+        let flag = |bit: u32, is_set: bool| if is_set { bit } else { 0 };
         Reading {
             scalars: Scalars {
                 cpu_permille,
-                ram_permille: permille(memory.used, memory.total),
+                ram_permille: load::permille(memory.used, memory.total),
                 ram_used_mib: to_u32(memory.used / MIB),
                 swap_used_mib: to_u32(memory.swap_used / MIB),
                 disk_permille: fullest,
                 disk_used_mib: to_u32(disks.iter().map(|disk| disk.used).sum::<u64>() / MIB),
-                net_in_bytes: traffic.received.saturating_sub(before.received),
-                net_out_bytes: traffic.sent.saturating_sub(before.sent),
-                load1_centi: load1_centi(),
-                process_count: process_count(),
+                net_in_bytes: moved.received,
+                net_out_bytes: moved.sent,
+                load1_centi: load::load1_centi(),
+                process_count: load::process_count(),
                 uptime_s: self.boottime_us() / 1_000_000,
-                flags,
+                flags: flag(FLAG_PENDING_REBOOT, pending_reboot)
+                    | flag(FLAG_ON_BATTERY, on_battery())
+                    | flag(FLAG_NOT_OK, status != HealthStatus::Ok),
             },
             status,
-            last_user: String::new(),
+            last_user: people::last_user(),
             pending_reboot,
         }
     }
 
     fn details(&mut self) -> Vec<NamedValue> {
         let mut values = Vec::new();
-        let mut push = |name: String, value: f64| values.push(NamedValue { name, value });
-        for (core, times) in core_times() {
+        let mut push = |group: &str, of: &str, what: &str, value: f64| {
+            if values.len() < MAX_DETAIL_VALUES {
+                values.push(NamedValue { name: metric_name(group, of, what), value });
+            }
+        };
+        for (core, times) in load::cpu_times().1 {
             let before = self.cores.insert(core.clone(), times).unwrap_or(times);
-            push(format!("cpu.{core}.percent"), f64::from(busy_permille(before, times)) / 10.0);
+            push("cpu", &core, "percent", f64::from(times.busy_permille_since(before)) / 10.0);
         }
-        for disk in disks() {
-            push(format!("disk.{}.percent", disk.mount), f64::from(disk.permille) / 10.0);
+        for disk in load::mounted_disks() {
+            push("disk", &disk.mount, "percent", f64::from(disk.permille) / 10.0);
         }
-        for (name, traffic) in interface_counters() {
-            let before = self.interfaces.insert(name.clone(), traffic).unwrap_or(traffic);
-            push(format!("net.{name}.rx_bytes"), traffic.received.saturating_sub(before.received) as f64);
-            push(format!("net.{name}.tx_bytes"), traffic.sent.saturating_sub(before.sent) as f64);
+        let interfaces = load::traffic();
+        self.interfaces.retain(|name, _| interfaces.iter().any(|(present, _)| present == name));
+        for (name, traffic) in interfaces {
+            let moved = traffic.since(self.interfaces.insert(name.clone(), traffic).unwrap_or(traffic));
+            push("net", &name, "rx_bytes", moved.received as f64);
+            push("net", &name, "tx_bytes", moved.sent as f64);
         }
         values
     }
@@ -121,35 +121,29 @@ impl OperatingSystem for Linux {
             other => other,
         };
         HostFacts {
-            hostname: cut(read("/proc/sys/kernel/hostname").trim()),
+            hostname: read_value("/proc/sys/kernel/hostname"),
             os_type: "linux".into(),
             os_version: cut(release.get("PRETTY_NAME").map_or("Linux", String::as_str)),
-            os_build: cut(read("/proc/sys/kernel/osrelease").trim()),
+            os_build: read_value("/proc/sys/kernel/osrelease"),
             architecture: architecture.into(),
         }
     }
 
     fn hardware(&self) -> Hardware {
-        let cpuinfo = read("/proc/cpuinfo");
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        Hardware {
-            cpu_model: cut(model.map_or("", |(_, name)| name)),
-            cpu_threads: to_u32(core_times().len() as u64),
-            ram_total_mib: memory().total / MIB,
-            ..Hardware::default()
-        }
+        hardware::hardware()
     }
 
     fn network(&self) -> Network {
-        Network::default()
+        network::network()
     }
 
     fn software(&self) -> Vec<Software> {
-        Vec::new()
+        software::software()
     }
 
     fn boot_id(&self) -> [u8; 16] {
-        uuid::Uuid::try_parse(read("/proc/sys/kernel/random/boot_id").trim()).map_or([0; 16], uuid::Uuid::into_bytes)
+        let text = read_value("/proc/sys/kernel/random/boot_id");
+        uuid::Uuid::try_parse(&text).map_or([0; 16], uuid::Uuid::into_bytes)
     }
 
     fn boottime_us(&self) -> u64 {
@@ -161,157 +155,64 @@ impl OperatingSystem for Linux {
         let mut hash = Sha256::new();
         hash.update(b"breeze/v1/machine\0");
         for path in ["/etc/machine-id", "/sys/class/dmi/id/product_uuid"] {
-            hash.update(read(path).trim());
+            hash.update(read_value(path));
             hash.update([0]);
         }
         hash.finalize().into()
     }
 
     fn network_fingerprint(&self) -> u64 {
-        let mut hash = DefaultHasher::new();
-        for path in ["/proc/net/fib_trie", "/proc/net/route"] {
-            hash.write(read(path).as_bytes());
-        }
-        // Only addresses: the file's other columns count usage.
-        for line in read("/proc/net/if_inet6").lines() {
-            hash.write(line.as_bytes());
-        }
-        hash.finish()
+        network::fingerprint()
     }
 }
 
-fn read(path: &str) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+/// `group.of.what` in the characters that a metric's name may have, cut in the middle if too long.
+fn metric_name(group: &str, of: &str, what: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.:/%-".contains(c);
+    let room = MAX_METRIC_NAME_BYTES - group.len() - what.len() - 2;
+    let of: String = of.chars().map(|c| if allowed(c) { c } else { '_' }).take(room).collect();
+    format!("{group}.{of}.{what}")
 }
 
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+/// Debian and Ubuntu, openSUSE.
+fn pending_reboot() -> bool {
+    ["/run/reboot-required", "/run/reboot-needed"].iter().any(|path| fs::exists(path).unwrap_or(false))
 }
 
-fn to_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-fn permille(part: u64, whole: u64) -> u32 {
-    if whole == 0 { 0 } else { to_u32((part as u128 * 1000 / whole as u128) as u64).min(1000) }
-}
-
-fn cpu_times(fields: &str) -> CpuTimes {
-    // user nice system idle iowait irq softirq steal; guest is within user already (proc(5)).
-    let ticks: Vec<u64> = fields.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
-    let total = ticks.iter().sum();
-    let idle = ticks.iter().skip(3).take(2).sum::<u64>();
-    CpuTimes { busy: total - idle, total }
-}
-
-fn busy_permille(before: CpuTimes, now: CpuTimes) -> u32 {
-    permille(now.busy.saturating_sub(before.busy), now.total.saturating_sub(before.total))
-}
-
-fn core_times() -> Vec<(String, CpuTimes)> {
-    read("/proc/stat")
-        .lines()
-        .filter_map(|line| line.strip_prefix("cpu")?.split_once(' '))
-        .filter(|(core, _)| !core.is_empty())
-        .map(|(core, fields)| (core.to_owned(), cpu_times(fields)))
-        .collect()
-}
-
-struct Memory {
-    total: u64,
-    used: u64,
-    swap_used: u64,
-}
-
-fn memory() -> Memory {
-    let text = read("/proc/meminfo");
-    let bytes = |key: &str| -> u64 {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.split_whitespace().next()?.parse::<u64>().ok())
-            .unwrap_or(0)
-            .saturating_mul(1024)
-    };
-    let total = bytes("MemTotal");
-    Memory {
-        total,
-        used: total.saturating_sub(bytes("MemAvailable")),
-        swap_used: bytes("SwapTotal").saturating_sub(bytes("SwapFree")),
-    }
-}
-
-fn interface_counters() -> Vec<(String, Traffic)> {
-    read("/proc/net/dev")
-        .lines()
-        .skip(2)
-        .filter_map(|line| {
-            let (name, fields) = line.split_once(':')?;
-            let fields: Vec<u64> = fields.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-            let traffic = Traffic { received: *fields.first()?, sent: *fields.get(8)? };
-            (name.trim() != "lo").then(|| (name.trim().to_owned(), traffic))
-        })
-        .collect()
-}
-
-fn total_traffic(interfaces: &[(String, Traffic)]) -> Traffic {
-    interfaces.iter().fold(Traffic::default(), |sum, (_, traffic)| Traffic {
-        received: sum.received.saturating_add(traffic.received),
-        sent: sum.sent.saturating_add(traffic.sent),
+fn on_battery() -> bool {
+    list("/sys/class/power_supply").iter().any(|supply| {
+        let value = |file: &str| read_value(format!("/sys/class/power_supply/{supply}/{file}"));
+        value("type") == "Battery" && value("status") == "Discharging"
     })
 }
 
-/// One entry for each block device that is mounted, at its first mount point.
-fn disks() -> Vec<DiskUse> {
-    let mut seen = Vec::new();
-    read("/proc/self/mounts")
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            let (device, mount) = (fields.next()?, fields.next()?);
-            if !device.starts_with("/dev/") || device.starts_with("/dev/loop") || seen.contains(&device.to_owned()) {
-                return None;
-            }
-            seen.push(device.to_owned());
-            let stat = rustix::fs::statvfs(mount).ok()?;
-            let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-            let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
-            let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-            // As df(1): what is reserved for root counts neither as used nor as free.
-            (total > 0).then(|| DiskUse {
-                mount: mount.to_owned(),
-                used,
-                permille: permille(used, used.saturating_add(available)),
-            })
-        })
-        .collect()
-}
-
-fn load1_centi() -> u32 {
-    let text = read("/proc/loadavg");
-    let load = text.split(' ').next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (load * 100.0).round() as u32
-}
-
-fn process_count() -> u32 {
-    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
-    to_u32(
-        entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).count()
-            as u64,
-    )
-}
-
-fn pending_reboot() -> bool {
-    ["/run/reboot-required", "/var/run/reboot-required"].iter().any(|path| fs::exists(path).unwrap_or(false))
-}
-
 fn os_release() -> BTreeMap<String, String> {
-    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
-    text.unwrap_or_default()
+    let text = Some(read("/etc/os-release")).filter(|text| !text.is_empty());
+    text.unwrap_or_else(|| read("/usr/lib/os-release"))
         .lines()
         .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned()))
+        .map(|(key, value)| (key.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metric_names_are_allowed_whatever_the_mount_is_called() {
+        assert_eq!(metric_name("disk", "/mnt/my dïsk", "percent"), "disk./mnt/my_d_sk.percent");
+        assert_eq!(metric_name("disk", &"x".repeat(500), "percent").len(), MAX_METRIC_NAME_BYTES);
+    }
+
+    #[test]
+    fn a_sample_of_this_machine_is_plausible() {
+        let mut system = Linux::new();
+        let reading = system.sample();
+        assert!(reading.scalars.cpu_permille <= 1000 && reading.scalars.ram_permille > 0);
+        assert!(reading.scalars.process_count > 0 && reading.scalars.uptime_s > 0);
+        assert!(!system.host_facts().hostname.is_empty());
+        assert_ne!(system.boot_id(), [0; 16]);
+        assert!(system.details().iter().any(|value| value.name == "cpu.0.percent"));
+    }
 }
