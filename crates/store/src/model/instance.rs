@@ -12,7 +12,7 @@ use super::{
     tenancy::{self, Organization, Partner, Site},
 };
 use crate::state::{Assert, Commit, CommitOutcome, CommitTable, Family, OutboxItem, Serial, State};
-use breeze_proto::id::InstanceId;
+use breeze_proto::id::{InstanceId, OrgId, PartnerId, SiteId};
 use serde::{Deserialize, Serialize};
 
 pub const INSTANCE: CommitTable = CommitTable::new("instance", Family::Config, Serial::Global);
@@ -30,15 +30,20 @@ pub struct Instance {
     /// SHA-256 of the set-up token, hex; none when none was made or it was used.
     pub setup_token_sha256: Option<String>,
     pub setup_expires_ms: u64,
+    /// The first tenant, which is there from the first start.
+    pub partner_id: PartnerId,
+    pub org_id: OrgId,
+    pub site_id: SiteId,
 }
 
-/// What set-up makes.
+/// What the first start makes, and set-up completes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub partner: Partner,
     pub organization: Organization,
     pub site: Site,
-    pub user: User,
+    /// Who set up.
+    pub user: Option<User>,
 }
 
 /// Why set-up was refused.
@@ -58,11 +63,11 @@ impl From<crate::state::StateError> for SetupError {
     }
 }
 
-/// The record, made if there is none.
+/// The record; made with the first tenant if there is none. The caller delivers the partition's outbox.
 ///
 /// # Errors
 /// The store's.
-pub async fn open(state: &dyn State, now_ms: u64) -> Result<Instance, ModelError> {
+pub async fn open(state: &dyn State, names: &Names<'_>, now_ms: u64) -> Result<Instance, ModelError> {
     for _ in 0..MAX_ATTEMPTS {
         if let Some(found) = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await? {
             return Ok(found.value);
@@ -73,15 +78,67 @@ pub async fn open(state: &dyn State, now_ms: u64) -> Result<Instance, ModelError
             initialised_ms: None,
             setup_token_sha256: None,
             setup_expires_ms: 0,
+            partner_id: PartnerId::generate(),
+            org_id: OrgId::generate(),
+            site_id: SiteId::generate(),
         };
+        let plan = Plan::of(&fresh, names, now_ms);
         let commit = Commit::new(INSTANCE, PARTITION)
             .assert(Assert::Absent(RECORD.into()))
-            .put(RECORD, record::encode(&fresh));
+            .put(RECORD, record::encode(&fresh))
+            .outbox(SETUP_TOPIC, record::encode(&plan));
         if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
             return Ok(fresh);
         }
     }
     Err(record::contended())
+}
+
+/// Names of the first tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    pub partner: &'a str,
+    pub organization: &'a str,
+    pub site: &'a str,
+    /// IANA name.
+    pub timezone: &'a str,
+}
+
+impl Plan {
+    /// The first tenant under these names, without a user.
+    #[must_use]
+    pub fn of(instance: &Instance, names: &Names<'_>, now_ms: u64) -> Self {
+        let Instance { partner_id, org_id, site_id, created_ms, .. } = *instance;
+        Self {
+            partner: Partner { id: partner_id, name: names.partner.to_owned(), created_ms, updated_ms: now_ms },
+            organization: Organization {
+                id: org_id,
+                partner_id,
+                name: names.organization.to_owned(),
+                created_ms,
+                updated_ms: now_ms,
+            },
+            site: Site {
+                id: site_id,
+                org_id,
+                partner_id,
+                name: names.site.to_owned(),
+                timezone: names.timezone.to_owned(),
+                created_ms,
+                updated_ms: now_ms,
+            },
+            user: None,
+        }
+    }
+}
+
+/// The record as it is.
+///
+/// # Errors
+/// The store's; [`ModelError::NotFound`] before [`open`].
+pub async fn read(state: &dyn State) -> Result<Instance, ModelError> {
+    let found = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await?;
+    found.map(|found| found.value).ok_or(ModelError::NotFound("instance"))
 }
 
 /// Puts a new token in force, if the instance is not set up. Whether it is in force now.
@@ -142,7 +199,7 @@ pub async fn complete_setup(
 ) -> Result<(), SetupError> {
     for _ in 0..MAX_ATTEMPTS {
         let version = check_setup(state, token_sha256, now_ms).await?;
-        let mut instance = open(state, now_ms).await?;
+        let mut instance = read(state).await?;
         instance.initialised_ms = Some(now_ms);
         instance.setup_token_sha256 = None;
         let mut commit = Commit::new(INSTANCE, PARTITION)
@@ -163,10 +220,12 @@ pub async fn complete_setup(
 /// The store's.
 pub async fn carry_out(state: &dyn State, payload: &[u8]) -> Result<Vec<(CommitTable, Vec<u8>)>, ModelError> {
     let plan: Plan = record::decode(payload)?;
-    tenancy::create_partner(state, &plan.partner).await?;
-    tenancy::create_organization(state, &plan.organization).await?;
-    tenancy::create_site(state, &plan.site).await?;
-    people::create(state, &plan.user).await?;
+    tenancy::put_partner(state, &plan.partner).await?;
+    tenancy::put_organization(state, &plan.organization).await?;
+    tenancy::put_site(state, &plan.site).await?;
+    if let Some(user) = &plan.user {
+        people::create(state, user).await?;
+    }
     Ok(vec![
         (tenancy::ORGANIZATIONS, plan.organization.id.to_bytes().to_vec()),
         (tenancy::SITES, plan.site.id.to_bytes().to_vec()),

@@ -4,11 +4,11 @@ use super::{
     Scope,
     error::ModelError,
     index::{self, IndexWrite},
-    record::{self, Versioned},
+    record::{self, MAX_ATTEMPTS, Versioned},
 };
-use crate::state::{Assert, Commit, CommitTable, Family, Serial, State};
+use crate::state::{Assert, Commit, CommitOutcome, CommitTable, Family, Serial, State};
 use breeze_proto::id::{OrgId, PartnerId, SiteId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub const PARTNERS: CommitTable = CommitTable::new("partners", Family::Config, Serial::Local);
 pub const ORGANIZATIONS: CommitTable = CommitTable::new("organizations", Family::Config, Serial::Local);
@@ -55,45 +55,57 @@ fn sites_list(organization: OrgId) -> String {
     format!("org/{organization}/sites")
 }
 
-/// Makes a partner, unless it is there.
+/// Makes a partner, or writes its record anew if `partner` was updated later.
 ///
 /// # Errors
 /// The store's.
-pub async fn create_partner(state: &dyn State, partner: &Partner) -> Result<(), ModelError> {
-    let commit = Commit::new(PARTNERS, partner.id.to_bytes().to_vec())
-        .assert(Assert::Absent(RECORD.into()))
-        .put(RECORD, record::encode(partner));
-    let _applied_or_there = state.commit(commit).await?;
-    Ok(())
+pub async fn put_partner(state: &dyn State, partner: &Partner) -> Result<(), ModelError> {
+    put(state, PARTNERS, &partner.id.to_bytes(), partner, |held| held.updated_ms < partner.updated_ms, vec![]).await
 }
 
-/// Makes an organization, unless it is there. The caller delivers the partition's outbox.
+/// As [`put_partner`]. The caller delivers the partition's outbox.
 ///
 /// # Errors
 /// The store's.
-pub async fn create_organization(state: &dyn State, organization: &Organization) -> Result<(), ModelError> {
+pub async fn put_organization(state: &dyn State, organization: &Organization) -> Result<(), ModelError> {
     let list = organizations_list(organization.partner_id);
     let row = IndexWrite::put(list, organization.id.to_string(), organization.name.clone());
-    let mut commit = Commit::new(ORGANIZATIONS, organization.id.to_bytes().to_vec())
-        .assert(Assert::Absent(RECORD.into()))
-        .put(RECORD, record::encode(organization));
-    commit.outbox.push(index::item(&[row]));
-    let _applied_or_there = state.commit(commit).await?;
-    Ok(())
+    let is_newer = |held: &Organization| held.updated_ms < organization.updated_ms;
+    put(state, ORGANIZATIONS, &organization.id.to_bytes(), organization, is_newer, vec![row]).await
 }
 
-/// Makes a site, unless it is there. The caller delivers the partition's outbox.
+/// As [`put_partner`]. The caller delivers the partition's outbox.
 ///
 /// # Errors
 /// The store's.
-pub async fn create_site(state: &dyn State, site: &Site) -> Result<(), ModelError> {
+pub async fn put_site(state: &dyn State, site: &Site) -> Result<(), ModelError> {
     let row = IndexWrite::put(sites_list(site.org_id), site.id.to_string(), site.name.clone());
-    let mut commit = Commit::new(SITES, site.id.to_bytes().to_vec())
-        .assert(Assert::Absent(RECORD.into()))
-        .put(RECORD, record::encode(site));
-    commit.outbox.push(index::item(&[row]));
-    let _applied_or_there = state.commit(commit).await?;
-    Ok(())
+    put(state, SITES, &site.id.to_bytes(), site, |held| held.updated_ms < site.updated_ms, vec![row]).await
+}
+
+async fn put<T: Serialize + DeserializeOwned>(
+    state: &dyn State,
+    table: CommitTable,
+    partition: &[u8],
+    value: &T,
+    is_newer: impl Fn(&T) -> bool,
+    rows: Vec<IndexWrite>,
+) -> Result<(), ModelError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let assert = match record::read::<T>(state, table, partition, RECORD).await? {
+            None => Assert::Absent(RECORD.into()),
+            Some(held) if is_newer(&held.value) => Assert::Version(RECORD.into(), held.version),
+            Some(_) => return Ok(()),
+        };
+        let mut commit = Commit::new(table, partition.to_vec()).assert(assert).put(RECORD, record::encode(value));
+        if !rows.is_empty() {
+            commit.outbox.push(index::item(&rows));
+        }
+        if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
+            return Ok(());
+        }
+    }
+    Err(record::contended())
 }
 
 /// A partner.

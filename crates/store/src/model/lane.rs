@@ -1,0 +1,254 @@
+//! A lane's record: who owns it, which batch was recorded before it was inserted, and which
+//! heartbeats were received, so that a successor can drive an unconfirmed batch again byte for byte.
+//!
+//! ```text
+//! boundary          LaneBoundary
+//! delta/<through>   ReceivedSet of the devices that changed with the batch ending there
+//! shard/<number>    ReceivedSet of a whole shard, as of its `through`
+//! ```
+//!
+//! What is received is the shards' rows with the later deltas laid over them. A commit that records a
+//! batch carries the delta of the *applied* batch before it, never its own: the batch must be
+//! repeatable from what was received before.
+
+use crate::state::{
+    Commit, CommitOutcome, CommitTable, Family, MAX_PAGE_ROWS, Scan, Serial, State, StateError,
+    leases::{Acquired, Lease, Leases},
+};
+use breeze_proto::{
+    shard::{LaneId, SHARDS, Shard},
+    v1::{LaneBoundary, ReceivedDevice, ReceivedSet},
+};
+use bytes::Bytes;
+use prost::Message;
+use std::{collections::HashMap, sync::Arc};
+
+/// Partition: `lane/<region>/<number>`.
+pub const LANES: CommitTable = CommitTable::new("lanes", Family::Device, Serial::Local);
+
+const BOUNDARY: &[u8] = b"boundary";
+const DELTA: &[u8] = b"delta/";
+/// Behind every delta.
+const DELTA_END: &[u8] = b"delta0";
+const SHARD: &[u8] = b"shard/";
+const SHARD_END: &[u8] = b"shard0";
+
+/// One lane's record.
+#[derive(Debug, Clone)]
+pub struct LaneRecord {
+    state: Arc<dyn State>,
+    leases: Leases,
+    partition: Bytes,
+}
+
+/// What a lane's owner found when it took over.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    pub boundary: LaneBoundary,
+    /// As of `boundary.applied_through`.
+    pub received: Vec<ReceivedDevice>,
+    /// Ends of the deltas that are stored, ascending.
+    pub deltas: Vec<u64>,
+}
+
+/// What to write of received heartbeats with the next commit. All of it is as of the applied batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReceivedWrite {
+    /// Devices that changed with the batch that ends at `through`.
+    pub delta: Option<ReceivedSet>,
+    pub shards: Vec<(Shard, ReceivedSet)>,
+    /// Deltas that the shards' rows have made superfluous.
+    pub forget: Vec<u64>,
+}
+
+/// Whether a commit was the owner's to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Recorded {
+    Yes,
+    /// Another owner has taken the lane: stop at once.
+    Lost,
+}
+
+impl LaneRecord {
+    #[must_use]
+    pub fn new(state: Arc<dyn State>, region: &str, lane: LaneId) -> Self {
+        let leases = Leases::new(state.clone(), LANES);
+        Self { state, leases, partition: format!("lane/{region}/{lane}").into_bytes().into() }
+    }
+
+    /// Takes the lane for `owner`; see [`Leases::acquire`].
+    ///
+    /// # Errors
+    /// Of the state.
+    pub async fn acquire(&self, owner: &str, until_ms: u64, now_ms: u64) -> Result<Acquired, StateError> {
+        self.leases.acquire(&self.partition, owner.as_bytes(), until_ms, now_ms).await
+    }
+
+    /// Prolongs the lease; `Lost` when it is somebody else's.
+    ///
+    /// # Errors
+    /// Of the state.
+    pub async fn renew(&self, lease: &mut Lease, until_ms: u64) -> Result<Recorded, StateError> {
+        Ok(if self.leases.renew(lease, until_ms).await? { Recorded::Yes } else { Recorded::Lost })
+    }
+
+    /// Gives the lane back.
+    ///
+    /// # Errors
+    /// Of the state.
+    pub async fn release(&self, lease: Lease) -> Result<(), StateError> {
+        self.leases.release(lease).await.map(drop)
+    }
+
+    /// Reads everything. Call it after the lane was acquired: from then on nobody else writes.
+    ///
+    /// # Errors
+    /// Of the state; [`StateError::Corrupt`] for a row that does not decode.
+    pub async fn recover(&self) -> Result<Recovered, StateError> {
+        let boundary = match self.state.get(LANES.into(), &self.partition, BOUNDARY).await? {
+            Some(row) => decode::<LaneBoundary>(&row.value)?,
+            None => LaneBoundary::default(),
+        };
+        let mut devices: HashMap<Bytes, (u64, ReceivedDevice)> = HashMap::new();
+        let mut lay = |set: ReceivedSet| {
+            for device in set.devices {
+                let held = devices.entry(device.device_id.clone()).or_default();
+                if set.through >= held.0 {
+                    *held = (set.through, device);
+                }
+            }
+        };
+        for (_, value) in self.scan(SHARD, SHARD_END).await? {
+            lay(decode(&value)?);
+        }
+        let mut deltas = Vec::new();
+        for (key, value) in self.scan(DELTA, DELTA_END).await? {
+            let through = key.strip_prefix(DELTA).and_then(|through| through.try_into().ok()).map(u64::from_be_bytes);
+            deltas.push(through.ok_or_else(|| StateError::Corrupt("a lane's delta has no position".into()))?);
+            lay(decode(&value)?);
+        }
+        Ok(Recovered { boundary, received: devices.into_values().map(|(_, device)| device).collect(), deltas })
+    }
+
+    async fn scan(&self, from: &'static [u8], to: &'static [u8]) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        let mut rows = Vec::new();
+        let mut next = Some(Bytes::from_static(from));
+        while let Some(from) = next {
+            let scan = Scan { from, to: Some(Bytes::from_static(to)), reverse: false, limit: MAX_PAGE_ROWS };
+            let page = self.state.scan(LANES.into(), &self.partition, scan).await?;
+            rows.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
+            next = page.next;
+        }
+        Ok(rows)
+    }
+
+    /// Records a boundary and what was received up to its `applied_through`, if the lane is still
+    /// the lease's.
+    ///
+    /// # Errors
+    /// Of the state. Unless the error is definite, it may have happened: recover before going on.
+    pub async fn record(
+        &self,
+        lease: &Lease,
+        boundary: &LaneBoundary,
+        received: &ReceivedWrite,
+    ) -> Result<Recorded, StateError> {
+        let mut commit =
+            Commit::new(LANES, self.partition.clone()).assert(lease.fence()).put(BOUNDARY, boundary.encode_to_vec());
+        if let Some(delta) = &received.delta {
+            commit = commit.put(delta_key(delta.through), delta.encode_to_vec());
+        }
+        for (shard, set) in &received.shards {
+            commit = commit.put(shard_key(*shard), set.encode_to_vec());
+        }
+        for through in &received.forget {
+            commit = commit.delete(delta_key(*through));
+        }
+        Ok(match self.state.commit(commit).await? {
+            CommitOutcome::Applied { .. } => Recorded::Yes,
+            CommitOutcome::Conflict { .. } => Recorded::Lost,
+        })
+    }
+}
+
+fn delta_key(through: u64) -> Bytes {
+    [DELTA, through.to_be_bytes().as_slice()].concat().into()
+}
+
+fn shard_key(shard: Shard) -> Bytes {
+    debug_assert!(shard.number() < SHARDS);
+    [SHARD, shard.number().to_be_bytes().as_slice()].concat().into()
+}
+
+fn decode<M: Message + Default>(value: &Bytes) -> Result<M, StateError> {
+    M::decode(value.clone()).map_err(|error| StateError::Corrupt(format!("a lane's record: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::memory::MemoryState;
+    use breeze_proto::{shard::LaneCount, v1::ReceivedLane};
+
+    fn received(device: u8, last: u64) -> ReceivedDevice {
+        let lane = ReceivedLane { incarnation: 1, lane: 1, touched: last, bounds: vec![1, last] };
+        ReceivedDevice { device_id: Bytes::from(vec![device; 16]), lanes: vec![lane] }
+    }
+
+    fn set(through: u64, devices: Vec<ReceivedDevice>) -> ReceivedSet {
+        ReceivedSet { through, devices }
+    }
+
+    fn lane() -> LaneRecord {
+        let lane = LaneCount::new(1).and_then(|count| count.lanes().next()).expect("lane 0");
+        LaneRecord::new(Arc::new(MemoryState::new()), "local", lane)
+    }
+
+    async fn take(lane: &LaneRecord, owner: &str, now_ms: u64) -> Lease {
+        match lane.acquire(owner, now_ms + 100, now_ms).await.expect("acquires") {
+            Acquired::Yes(lease) => lease,
+            Acquired::Held { .. } => panic!("held"),
+        }
+    }
+
+    #[tokio::test]
+    async fn shards_and_later_deltas_make_what_was_received() {
+        let lane = lane();
+        let lease = take(&lane, "a", 0).await;
+        let shard = |number| Shard::new(number).expect("below");
+        let boundary = LaneBoundary { first: 9, last: 12, applied_through: 8, ..LaneBoundary::default() };
+        let writes = [
+            ReceivedWrite { delta: Some(set(4, vec![received(1, 4), received(2, 4)])), ..ReceivedWrite::default() },
+            ReceivedWrite { delta: Some(set(6, vec![received(1, 6)])), ..ReceivedWrite::default() },
+            ReceivedWrite {
+                delta: Some(set(8, vec![received(2, 8)])),
+                shards: vec![(shard(3), set(8, vec![received(1, 6), received(3, 2)]))],
+                forget: vec![6],
+            },
+        ];
+        for write in &writes {
+            assert_eq!(lane.record(&lease, &boundary, write).await.expect("records"), Recorded::Yes);
+        }
+        let mut recovered = lane.recover().await.expect("recovers");
+        recovered.received.sort_by_key(|device| device.device_id.clone());
+        assert_eq!(recovered.boundary, boundary);
+        assert_eq!(recovered.deltas, [4, 8]);
+        assert_eq!(recovered.received, [received(1, 6), received(2, 8), received(3, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_replaced_owner_records_nothing_more() {
+        let lane = lane();
+        let mut first = take(&lane, "a", 0).await;
+        assert!(matches!(lane.acquire("b", 150, 50).await, Ok(Acquired::Held { .. })));
+        let second = take(&lane, "b", 200).await;
+        assert!(second.epoch > first.epoch);
+        let (boundary, nothing) = (LaneBoundary { last: 5, ..LaneBoundary::default() }, ReceivedWrite::default());
+        assert_eq!(lane.record(&first, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
+        assert_eq!(lane.renew(&mut first, 900).await.expect("answers"), Recorded::Lost);
+        assert_eq!(lane.record(&second, &boundary, &nothing).await.expect("answers"), Recorded::Yes);
+        lane.release(second).await.expect("releases");
+        let _ = take(&lane, "c", 210).await;
+    }
+}
