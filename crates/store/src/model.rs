@@ -3,10 +3,13 @@
 
 pub mod audit;
 pub mod device;
+pub mod device_state;
 pub mod enrollment;
 pub mod error;
 pub mod index;
 pub mod instance;
+pub mod inventory;
+pub mod lane;
 pub mod outbox;
 pub mod people;
 pub mod record;
