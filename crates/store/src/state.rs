@@ -46,8 +46,14 @@
 //! raises the version itself, by an empty conditional commit, when a hint has waited long enough).
 
 pub(crate) mod check;
+pub mod claims;
+pub mod embedded;
+pub mod idempotency;
+pub mod leases;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+pub mod outbox;
+pub mod reservations;
 
 use async_trait::async_trait;
 use bytes::Bytes;

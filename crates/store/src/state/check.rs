@@ -27,6 +27,10 @@ fn value(value: &[u8]) -> Checked {
     ensure(value.len() <= MAX_VALUE_BYTES, || format!("a value of {} bytes exceeds {MAX_VALUE_BYTES}", value.len()))
 }
 
+pub(crate) fn table(table: &str) -> Checked {
+    name("table", table)
+}
+
 /// A table and partition, and the key of a row where one is named.
 pub(crate) fn place(table: &str, partition: &[u8], row: Option<&[u8]>) -> Checked {
     name("table", table)?;
@@ -88,8 +92,8 @@ pub(crate) fn scan(scan: &Scan) -> Checked {
     ensure(longest <= MAX_KEY_BYTES + 1, || format!("a bound of {longest} bytes exceeds {}", MAX_KEY_BYTES + 1))
 }
 
-pub(crate) fn bucket(bucket: u16) -> Checked {
-    ensure(bucket < BUCKETS, || format!("bucket {bucket} is not below {BUCKETS}"))
+pub(crate) fn bucket(bucket: u16) -> Result<u8, StateError> {
+    u8::try_from(bucket).map_err(|_| StateError::Invalid(format!("bucket {bucket} is not below {BUCKETS}")))
 }
 
 /// The rows a page may hold: `asked`, where 0 stands for as many as there may be.

@@ -184,12 +184,12 @@ impl State for MemoryState {
         cursor: Option<Bytes>,
         limit: usize,
     ) -> Result<FamilyPage, StateError> {
-        check::place(table.name(), b"-", None)?;
-        check::bucket(bucket)?;
+        check::table(table.name())?;
+        let bucket = check::bucket(bucket)?;
         let tables = self.tables()?;
         let mut rows = Vec::new();
         for partition in tables.partitions(table) {
-            if u16::from(check::bucket_of(&partition)) == bucket {
+            if check::bucket_of(&partition) == bucket {
                 rows.extend(tables.rows(table, &partition).into_iter().map(|row| (partition.clone(), row)));
             }
         }

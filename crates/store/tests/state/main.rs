@@ -1,0 +1,50 @@
+//! The state: every engine against the reference model, and the embedded one against crashes, a full
+//! disk and damaged files.
+
+mod blocks;
+mod conformance;
+mod crash;
+mod embedded;
+mod full;
+mod outbox;
+
+use breeze_store::state::{
+    CommitTable, Family, MergeTable, Serial, State,
+    embedded::{Config, EmbeddedState},
+    memory::MemoryState,
+};
+use std::{path::Path, sync::Arc};
+
+const USERS: CommitTable = CommitTable::new("user", Family::Config, Serial::Local);
+const LANES: CommitTable = CommitTable::new("lane", Family::Device, Serial::Local);
+const DEVICES: MergeTable = MergeTable::new("device_state", Family::Device);
+const EVENTS: MergeTable = MergeTable::new("event", Family::Log);
+
+/// Without a reserve: what is free on the machine that tests is not the test's concern.
+fn config() -> Config {
+    Config { reserve_bytes: 0, ..Config::default() }
+}
+
+async fn open(folder: &Path) -> EmbeddedState {
+    EmbeddedState::open(folder, config()).await.expect("the folder opens")
+}
+
+/// An embedded state in a folder that goes with it.
+struct Temporary {
+    state: Arc<EmbeddedState>,
+    _folder: tempfile::TempDir,
+}
+
+impl Temporary {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { state: Arc::new(open(folder.path()).await), _folder: folder }
+    }
+}
+
+/// Both engines, for what must hold on each.
+async fn engines() -> (Temporary, [Arc<dyn State>; 2]) {
+    let temporary = Temporary::new().await;
+    let engines: [Arc<dyn State>; 2] = [Arc::new(MemoryState::new()), temporary.state.clone()];
+    (temporary, engines)
+}

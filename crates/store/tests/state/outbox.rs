@@ -1,0 +1,147 @@
+//! The dispatcher: order, repetition, what was left behind, what fails.
+
+use crate::{LANES, Temporary, USERS, open};
+use async_trait::async_trait;
+use breeze_store::state::{
+    Commit, CommitOutcome, State,
+    outbox::{Delivery, DeliveryError, Dispatcher, Notifier, OutboxHandler},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+#[derive(Default)]
+struct Recorder {
+    seen: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
+    /// How often each payload is still to fail.
+    fails: Mutex<HashMap<Vec<u8>, u32>>,
+}
+
+#[async_trait]
+impl OutboxHandler for Recorder {
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
+        if let Some(left) = self.fails.lock().get_mut(delivery.payload.as_ref())
+            && *left > 0
+        {
+            *left -= 1;
+            assert!(delivery.payload != "panic", "as a handler with a bug does");
+            return Err("not yet".into());
+        }
+        self.seen.lock().push((delivery.partition.to_vec(), delivery.payload.to_vec()));
+        Ok(())
+    }
+}
+
+impl Recorder {
+    fn of(&self, partition: &str) -> Vec<String> {
+        let seen = self.seen.lock();
+        let own = seen.iter().filter(|(of, _)| of == partition.as_bytes());
+        own.map(|(_, payload)| String::from_utf8_lossy(payload).into_owned()).collect()
+    }
+}
+
+struct Running {
+    recorder: Arc<Recorder>,
+    notifier: Notifier,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(state: Arc<dyn State>, recorder: Arc<Recorder>, sweep: Duration) -> Self {
+        let handler: Arc<dyn OutboxHandler> = recorder.clone();
+        let (dispatcher, notifier) = Dispatcher::new(state, [USERS, LANES], [("topic", handler)]);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(dispatcher.sweep_every(sweep).run(async {
+            let _ = stopped.await;
+        }));
+        Self { recorder, notifier, stop, task }
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.expect("it stops");
+    }
+}
+
+async fn commit(state: &dyn State, partition: &'static str, payload: &'static str) {
+    let commit = Commit::new(USERS, partition).outbox("topic", payload);
+    assert!(matches!(state.commit(commit).await.expect("judged"), CommitOutcome::Applied { .. }));
+}
+
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const NEVER: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn delivers_in_order_and_forgets() {
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let running = Running::start(state.clone(), Arc::default(), NEVER);
+    for payload in ["1", "2", "3", "4"] {
+        commit(&*state, "a", payload).await;
+        running.notifier.notify(USERS, "a");
+    }
+    until("all is delivered", async || running.recorder.of("a").len() == 4).await;
+    assert_eq!(running.recorder.of("a"), ["1", "2", "3", "4"]);
+    until("it is forgotten", async || state.outbox(USERS, b"a", 9).await.expect("readable").is_empty()).await;
+    until("so is the hint", async || state.outbox_hints(None, 9).await.expect("readable").hints.is_empty()).await;
+    running.stop().await;
+}
+
+/// Committed, never notified, the process restarted: the sweep finds it.
+#[tokio::test]
+async fn finds_what_was_left_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    commit(&state, "left", "behind").await;
+    state.close().await;
+    let state: Arc<dyn State> = Arc::new(open(folder.path()).await);
+    let running = Running::start(state.clone(), Arc::default(), SOON);
+    until("it is found", async || running.recorder.of("left") == ["behind"]).await;
+    until("the hint goes", async || state.outbox_hints(None, 9).await.expect("readable").hints.is_empty()).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_holds_back_its_own_partition_only() {
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let recorder = Arc::new(Recorder::default());
+    recorder.fails.lock().extend([(b"fails".to_vec(), 2), (b"panic".to_vec(), 1)]);
+    let running = Running::start(state.clone(), recorder, NEVER);
+    for (partition, payload) in [("bad", "fails"), ("bad", "after"), ("worse", "panic"), ("good", "fine")] {
+        commit(&*state, partition, payload).await;
+        running.notifier.notify(USERS, partition);
+    }
+    until("the good one is delivered", async || running.recorder.of("good") == ["fine"]).await;
+    until("the bad one is tried again", async || running.recorder.of("bad") == ["fails", "after"]).await;
+    until("a panic is survived", async || running.recorder.of("worse") == ["panic"]).await;
+    running.stop().await;
+}
+
+/// Nobody takes the topic: it stays, and is delivered once somebody does.
+#[tokio::test]
+async fn keeps_what_has_no_handler() {
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let unknown = Commit::new(USERS, "a").outbox("unknown", "x");
+    assert!(matches!(state.commit(unknown).await.expect("judged"), CommitOutcome::Applied { .. }));
+    let running = Running::start(state.clone(), Arc::default(), SOON);
+    commit(&*state, "b", "y").await;
+    until("the other is delivered", async || running.recorder.of("b") == ["y"]).await;
+    running.stop().await;
+    assert_eq!(state.outbox(USERS, b"a", 9).await.expect("readable").len(), 1);
+    assert_eq!(state.outbox_hints(None, 9).await.expect("readable").hints.len(), 1);
+}
