@@ -30,6 +30,8 @@ pub enum Applied {
 /// The set as held.
 #[derive(Debug, Default)]
 pub struct Revocations {
+    /// Whether a snapshot ever came: version 0 may be an honest empty set.
+    known: bool,
     version: u64,
     notices: HashMap<DeviceId, Option<SignedDocument>>,
     /// Pages of a snapshot that is not complete.
@@ -51,6 +53,12 @@ impl Revocations {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether there is a set at all. Without one nobody can be let in.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
     }
 
     #[must_use]
@@ -76,11 +84,11 @@ impl Revocations {
     }
 
     fn apply_update(&mut self, set: &RevocationSet, added: Vec<SignedDocumentOf>) -> Applied {
-        if set.version <= self.version {
+        if set.version <= self.version && self.known {
             return Applied::Old;
         }
         // An update from before what is held to after it carries everything that is missing.
-        if set.base_version > self.version || self.version == 0 {
+        if set.base_version > self.version || !self.known {
             return Applied::Gap;
         }
         if self.notices.len() + added.len() > MAX_REVOCATIONS {
@@ -121,6 +129,7 @@ impl Revocations {
         }
         let before = std::mem::replace(&mut self.notices, entries.into_iter().collect());
         self.version = set.version;
+        self.known = true;
         Applied::Added(self.notices.keys().filter(|device| !before.contains_key(device)).copied().collect())
     }
 }

@@ -1,0 +1,208 @@
+//! One lane: gathers the entries of all connections and appends them to its durable stream.
+//!
+//! An append that fails is tried again for as long as it takes; meanwhile the lane fills, connections
+//! are not read on, nobody is acknowledged and agents spool. Only what can never be stored is dropped,
+//! and then its connections are closed, so that their agents send again.
+
+use crate::{
+    mailbox::{Mailbox, Verdict},
+    relay::Relay,
+};
+use breeze_bus::BusError;
+use breeze_proto::{shard::LaneId, subject};
+use breeze_relay_core::{
+    acks::Stored,
+    batcher::{Batch, Batcher},
+    session::Entries,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// How long a lane that stops goes on trying.
+const STOP_RETRY: Duration = Duration::from_secs(5);
+
+/// Who waits for an entry, and what it is to them.
+struct Ticket {
+    mailbox: Arc<Mailbox>,
+    stored: Stored,
+}
+
+/// A lane of this relay's region.
+pub(crate) struct Lane {
+    id: LaneId,
+    stream: String,
+    held_subject: String,
+    batcher: Mutex<Batcher<Ticket>>,
+    /// Something became due earlier than the task thinks.
+    changed: Notify,
+    /// There is room again.
+    room: Notify,
+}
+
+impl Lane {
+    pub(crate) fn new(id: LaneId, relay_id: &str, region: &str) -> Self {
+        Self {
+            id,
+            stream: subject::lane_stream(region, id),
+            held_subject: subject::lane_held(region, id),
+            batcher: Mutex::new(Batcher::new(relay_id, region)),
+            changed: Notify::new(),
+            room: Notify::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> LaneId {
+        self.id
+    }
+
+    pub(crate) fn held_subject(&self) -> &str {
+        &self.held_subject
+    }
+
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.batcher.lock().waiting_bytes()
+    }
+
+    /// Takes what there is room for; what stays in `entries` was not taken.
+    pub(crate) fn offer(&self, entries: &mut Entries, mailbox: &Arc<Mailbox>, relay: &Relay) {
+        if entries.is_empty() {
+            return;
+        }
+        let ticket = |(entry, stored)| (entry, Ticket { mailbox: mailbox.clone(), stored });
+        let mut offered: VecDeque<_> = std::mem::take(entries).into_iter().map(ticket).collect();
+        let now_us = relay.now().mono_us;
+        let earlier = {
+            let batcher = &mut *self.batcher.lock();
+            let before = batcher.poll_timeout();
+            batcher.handle_entries(&mut offered, now_us);
+            // The task is woken for what it does not know, not for each entry.
+            batcher.poll_timeout().is_some_and(|due| before.is_none_or(|before| due + 1_000 < before))
+        };
+        if earlier {
+            self.changed.notify_one();
+        }
+        if !offered.is_empty() {
+            metrics::counter!("breeze_relay_backpressure_total").increment(1);
+        }
+        entries.extend(offered.into_iter().map(|(entry, ticket)| (entry, ticket.stored)));
+    }
+
+    /// Resolves when at least one entry was taken. Loses nothing when dropped.
+    pub(crate) async fn offer_when_room(&self, entries: &mut Entries, mailbox: &Arc<Mailbox>, relay: &Relay) {
+        let before = entries.len();
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            self.offer(entries, mailbox, relay);
+            if entries.len() < before {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Appends until `stop`, and then until nothing waits.
+    pub(crate) async fn run(self: Arc<Self>, relay: Arc<Relay>, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let now_us = relay.now().mono_us;
+            let (batch, timeout) = {
+                let batcher = &mut *self.batcher.lock();
+                if stop.is_cancelled() {
+                    batcher.handle_flush();
+                    if batcher.is_idle() {
+                        return Ok(());
+                    }
+                }
+                (batcher.poll_append(now_us), batcher.poll_timeout())
+            };
+            if let Some(batch) = batch {
+                self.append(&relay, batch, &stop).await;
+                continue;
+            }
+            let due = relay.instant(timeout.unwrap_or(u64::MAX));
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(due) => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+            }
+        }
+    }
+
+    async fn append(&self, relay: &Relay, batch: Batch, stop: &CancellationToken) {
+        let id = format!("{}-{}-{}", relay.id, relay.started_us(), batch.number);
+        let began = Instant::now();
+        let stored = self.append_until_stored(relay, &id, &batch, stop).await;
+        let tickets = self.batcher.lock().handle_appended(batch.number);
+        self.room.notify_waiters();
+        if stored {
+            let took = began.elapsed();
+            relay.stats.append_us.store(took.as_micros() as u64, Relaxed);
+            relay.stats.count_stored(batch.entries as u64);
+            metrics::histogram!("breeze_relay_append_seconds").record(took.as_secs_f64());
+            metrics::counter!("breeze_relay_batches_total").increment(1);
+            deliver(tickets);
+        } else {
+            relay.stats.count_refused("not_stored", batch.entries as u64);
+            for ticket in tickets {
+                ticket.mailbox.judge(Verdict::Lost);
+            }
+        }
+    }
+
+    /// False if it never will be.
+    async fn append_until_stored(&self, relay: &Relay, id: &str, batch: &Batch, stop: &CancellationToken) -> bool {
+        let mut retry = FIRST_RETRY;
+        let mut stopping_since: Option<Instant> = None;
+        loop {
+            let error = match relay.bus.append(&self.stream, id, batch.payload.clone()).await {
+                Ok(_position) => {
+                    if retry > FIRST_RETRY {
+                        relay.stats.stuck_lanes.fetch_sub(1, Relaxed);
+                        tracing::info!(stream = self.stream, "the lane's stream takes entries again");
+                    }
+                    return true;
+                }
+                Err(error) => error,
+            };
+            metrics::counter!("breeze_relay_append_errors_total").increment(1);
+            if retry == FIRST_RETRY {
+                tracing::warn!(stream = self.stream, %error, "append failed; nobody is acknowledged until it succeeds");
+                relay.stats.stuck_lanes.fetch_add(1, Relaxed);
+            }
+            let hopeless = matches!(error, BusError::TooLarge { .. } | BusError::Corrupt(_));
+            let given_up =
+                stop.is_cancelled() && stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_RETRY;
+            if hopeless || given_up {
+                relay.stats.stuck_lanes.fetch_sub(1, Relaxed);
+                return false;
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+}
+
+/// Hands each ticket to its connection, and wakes each connection once for a run of its entries.
+fn deliver(tickets: Vec<Ticket>) {
+    let mut last: Option<Arc<Mailbox>> = None;
+    for Ticket { mailbox, stored } in tickets {
+        mailbox.add_stored(stored);
+        if let Some(previous) = last.replace(mailbox.clone())
+            && !Arc::ptr_eq(&previous, &mailbox)
+        {
+            previous.wake();
+        }
+    }
+    if let Some(last) = last {
+        last.wake();
+    }
+}
