@@ -1,0 +1,368 @@
+//! Where the directory's content comes from: the store at the start, the directory stream and the
+//! regions' digests from then on.
+//!
+//! The stream's end is noted *before* the scan, so what changes meanwhile is seen twice and never
+//! not at all; versions make that harmless. A stream that was trimmed beyond what was read, or a
+//! digest that was missed, leads to a new scan or a full digest.
+
+use super::{Change, ConfigRecord, Directory};
+use breeze_bus::{Bus, BusError, Received, Subscription};
+use breeze_proto::{
+    id::DeviceId,
+    subject::{self, DIRECTORY_STREAM},
+    v1::{DeviceFacts, DeviceLatest, Digest, DigestRequest, DirectoryChange, DirectorySource},
+};
+use breeze_store::{
+    model::{
+        Scope,
+        device::{self, CONFIG, DEVICES},
+        device_state::{DEVICE_STATE, FACTS, LATEST},
+        error::ModelError,
+        tenancy,
+    },
+    state::{BUCKETS, MAX_PAGE_ROWS, Row, State, StateError, Table},
+};
+use bytes::Bytes;
+use prost::Message;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of the stream that are read at a time.
+const READ_BYTES: usize = 1024 * 1024;
+/// How long a read waits for a change.
+const READ_WAIT: Duration = Duration::from_secs(5);
+/// Pause after the store or the bus failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a full digest that was not had is asked for again.
+const FULL_RETRY: Duration = Duration::from_secs(3);
+/// How long its answer may take.
+const FULL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often names of organizations and sites are read again.
+const NAMES_INTERVAL: Duration = Duration::from_secs(60);
+/// Regions that are listened to.
+const MAX_REGIONS: usize = 256;
+/// Collectors whose digests are followed.
+const MAX_SOURCES: usize = 1024;
+/// Pages of a full digest.
+const MAX_FULL_PAGES: usize = 100_000;
+
+/// Where to listen.
+#[derive(Debug, Clone, Default)]
+pub struct FeedConfig {
+    /// Regions whose full digest is asked for at the start; others are learnt when they speak.
+    pub regions: Vec<String>,
+}
+
+/// The one writer of a directory.
+#[derive(Debug)]
+pub struct Feed {
+    directory: Arc<Directory>,
+    state: Arc<dyn State>,
+    bus: Arc<dyn Bus>,
+    config: FeedConfig,
+}
+
+impl Feed {
+    #[must_use]
+    pub fn new(directory: Arc<Directory>, state: Arc<dyn State>, bus: Arc<dyn Bus>, config: FeedConfig) -> Self {
+        Self { directory, state, bus, config }
+    }
+
+    /// Fills the directory and keeps it current until `stop`. A store or bus that does not answer is
+    /// tried again; meanwhile the directory answers with what it has.
+    ///
+    /// # Errors
+    /// When the bus has closed without `stop`.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        stop.run_until_cancelled(async { tokio::try_join!(self.records(), self.digests(), self.names()).map(|_| ()) })
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    // ---- records ----
+
+    async fn records(&self) -> anyhow::Result<()> {
+        loop {
+            let next = match self.rebuild().await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(%error, "directory cannot be built from the store; trying again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            self.directory.set_ready();
+            let size = self.directory.size();
+            tracing::info!(devices = size.devices, bytes = size.bytes, "directory built");
+            self.tail(next).await;
+            tracing::warn!("the directory stream was trimmed beyond what was read; building again");
+        }
+    }
+
+    /// Reads everything; the stream position to go on from.
+    async fn rebuild(&self) -> anyhow::Result<u64> {
+        let next = self.bus.extent(DIRECTORY_STREAM).await?.last + 1;
+        for bucket in 0..BUCKETS {
+            self.scan(Table::Commit(DEVICES), bucket).await?;
+            self.scan(Table::Merge(DEVICE_STATE), bucket).await?;
+        }
+        self.name(true).await?;
+        Ok(next)
+    }
+
+    async fn scan(&self, table: Table, bucket: u16) -> Result<(), StateError> {
+        let mut cursor: Option<Bytes> = None;
+        loop {
+            let page = self.state.scan_family(table, bucket, cursor, MAX_PAGE_ROWS).await?;
+            let mut batch = Batch::default();
+            for (partition, row) in page.rows {
+                if let Some(device) = DeviceId::from_slice(&partition) {
+                    batch.take_row(device, table, &row);
+                }
+            }
+            batch.apply(&self.directory);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows the stream until it has been trimmed beyond `next`.
+    async fn tail(&self, mut next: u64) {
+        loop {
+            let entries = match self.bus.read(DIRECTORY_STREAM, next, READ_BYTES, READ_WAIT).await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::warn!(%error, "directory stream cannot be read; trying again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let mut batch = Batch::default();
+            for entry in entries {
+                if entry.position > next {
+                    return;
+                }
+                next = entry.position + 1;
+                batch.take_entry(&entry.payload);
+            }
+            batch.apply(&self.directory);
+            if let Err(error) = self.name(true).await {
+                tracing::warn!(%error, "names of organizations or sites cannot be read");
+            }
+            metrics::gauge!("breeze_directory_devices").set(self.directory.size().devices as f64);
+        }
+    }
+
+    // ---- names ----
+
+    async fn names(&self) -> anyhow::Result<()> {
+        let mut ticks = interval(NAMES_INTERVAL);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.name(false).await {
+                tracing::warn!(%error, "names of organizations or sites cannot be read");
+            }
+        }
+    }
+
+    async fn name(&self, unnamed: bool) -> Result<(), ModelError> {
+        let scope = Scope::system("names in the directory");
+        let (organizations, sites) = self.directory.tenants(unnamed);
+        for id in organizations {
+            match tenancy::organization(self.state.as_ref(), &scope, id).await {
+                Ok(organization) => self.directory.name_organization(id, &organization.value.name),
+                Err(ModelError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for id in sites {
+            match tenancy::site(self.state.as_ref(), &scope, id).await {
+                Ok(site) => self.directory.name_site(id, &site.value.name),
+                Err(ModelError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    // ---- digests ----
+
+    async fn digests(&self) -> anyhow::Result<()> {
+        let mut subscription = self.subscribe().await;
+        let mut regions = Regions::default();
+        for region in &self.config.regions {
+            regions.want(region);
+        }
+        let mut retries = interval(FULL_RETRY);
+        retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                received = subscription.next() => match received {
+                    Some(Received::Message { payload, .. }) => self.take_digest(&payload, &mut regions),
+                    Some(Received::Lagged(lost)) => {
+                        metrics::counter!("breeze_directory_digests_lost_total").increment(lost);
+                        regions.want_all();
+                    }
+                    None => anyhow::bail!("the bus has closed"),
+                },
+                _ = retries.tick() => self.ask_for_full(&mut regions).await,
+            }
+        }
+    }
+
+    async fn subscribe(&self) -> Box<dyn Subscription> {
+        loop {
+            match self.bus.subscribe("digest.>").await {
+                Ok(subscription) => return subscription,
+                Err(error) => {
+                    tracing::warn!(%error, "digests cannot be subscribed; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn take_digest(&self, payload: &Bytes, regions: &mut Regions) {
+        let Ok(digest) = Digest::decode(payload.clone()) else {
+            metrics::counter!("breeze_directory_malformed_total").increment(1);
+            return;
+        };
+        regions.note(&digest);
+        self.directory.apply_digest(&digest);
+    }
+
+    async fn ask_for_full(&self, regions: &mut Regions) {
+        for region in regions.wanted.clone() {
+            match self.full(&region).await {
+                Ok(()) => {
+                    regions.wanted.remove(&region);
+                }
+                Err(BusError::NoResponder(_)) => tracing::debug!(region, "no collector answers for the region yet"),
+                Err(error) => tracing::warn!(region, %error, "no full digest"),
+            }
+        }
+    }
+
+    /// Every page of a region's full digest.
+    async fn full(&self, region: &str) -> Result<(), BusError> {
+        let mut after = Bytes::new();
+        for _ in 0..MAX_FULL_PAGES {
+            let request = DigestRequest { after }.encode_to_vec().into();
+            let reply = self.bus.request(&subject::digest_full(region), request, FULL_TIMEOUT).await?;
+            let page = Digest::decode(reply).map_err(|error| BusError::Corrupt(error.to_string()))?;
+            self.directory.apply_digest(&page);
+            after = page.next;
+            if after.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(BusError::Corrupt(format!("the full digest has more than {MAX_FULL_PAGES} pages")))
+    }
+}
+
+/// How far the digests of each collector were followed.
+#[derive(Debug, Default)]
+struct Regions {
+    /// By region and source.
+    sequences: BTreeMap<(String, String), u64>,
+    /// Whose full digest is missing.
+    wanted: BTreeSet<String>,
+}
+
+impl Regions {
+    fn want(&mut self, region: &str) {
+        if self.wanted.len() < MAX_REGIONS {
+            self.wanted.insert(region.to_owned());
+        }
+    }
+
+    fn want_all(&mut self) {
+        self.wanted.extend(self.sequences.keys().map(|(region, _)| region.clone()));
+    }
+
+    fn note(&mut self, digest: &Digest) {
+        let key = (digest.region.clone(), digest.source.clone());
+        if self.sequences.get(&key).is_none_or(|held| digest.sequence != held + 1) {
+            self.want(&digest.region);
+        }
+        if self.sequences.len() >= MAX_SOURCES {
+            // Collectors that ended; those that live are asked for everything once.
+            self.sequences.clear();
+        }
+        self.sequences.insert(key, digest.sequence);
+    }
+}
+
+/// Decoded records that are applied together.
+#[derive(Debug, Default)]
+struct Batch {
+    config: Vec<Change<ConfigRecord>>,
+    facts: Vec<Change<DeviceFacts>>,
+    latest: Vec<(DeviceId, DeviceLatest)>,
+}
+
+impl Batch {
+    fn take_row(&mut self, device: DeviceId, table: Table, row: &Row) {
+        match table {
+            Table::Commit(_) if row.key == CONFIG => self.take_config(device, row.version, &row.value),
+            Table::Merge(_) if row.key == FACTS => self.take_facts(device, row.version, &row.value),
+            Table::Merge(_) if row.key == LATEST => match DeviceLatest::decode(row.value.clone()) {
+                Ok(latest) => self.latest.push((device, latest)),
+                Err(error) => malformed(device, &error),
+            },
+            Table::Commit(_) | Table::Merge(_) => {}
+        }
+    }
+
+    fn take_entry(&mut self, payload: &Bytes) {
+        let Ok(change) = DirectoryChange::decode(payload.clone()) else {
+            metrics::counter!("breeze_directory_malformed_total").increment(1);
+            return;
+        };
+        let Some(device) = DeviceId::from_slice(&change.device_id) else {
+            metrics::counter!("breeze_directory_malformed_total").increment(1);
+            return;
+        };
+        match change.source() {
+            DirectorySource::Config if change.record.is_empty() => {
+                self.config.push(Change { device, version: change.version, record: None });
+            }
+            DirectorySource::Config => self.take_config(device, change.version, &change.record),
+            DirectorySource::Facts => self.take_facts(device, change.version, &change.record),
+            DirectorySource::Unspecified => {}
+        }
+    }
+
+    fn take_config(&mut self, device: DeviceId, version: u64, record: &[u8]) {
+        match device::decode(record) {
+            Ok(config) => self.config.push(Change { device, version, record: ConfigRecord::of(config) }),
+            Err(error) => malformed(device, &error),
+        }
+    }
+
+    fn take_facts(&mut self, device: DeviceId, version: u64, record: &Bytes) {
+        match DeviceFacts::decode(record.clone()) {
+            Ok(facts) => self.facts.push(Change { device, version, record: Some(facts) }),
+            Err(error) => malformed(device, &error),
+        }
+    }
+
+    fn apply(&self, directory: &Directory) {
+        directory.apply_config(&self.config);
+        directory.apply_facts(&self.facts);
+        directory.apply_latest(&self.latest);
+    }
+}
+
+fn malformed(device: DeviceId, error: &dyn std::fmt::Display) {
+    metrics::counter!("breeze_directory_malformed_total").increment(1);
+    tracing::warn!(device.id = %device, %error, "a record for the directory does not decode and is skipped");
+}
