@@ -152,7 +152,9 @@ impl<'a> Plan<'a> {
             (0..run.cols.len())
                 .filter(|column| !self.series.contains(column))
                 .for_each(|column| run.cols[column].clear());
-            add(run);
+            if !run.ts.is_empty() {
+                add(run);
+            }
         }
         let shape = Shape { table: self.table, resolution };
         for mut run in runs.into_values() {
@@ -172,8 +174,8 @@ impl<'a> Plan<'a> {
             for row in 0..run.ts.len() {
                 let mut point = run.point(shape, series, row);
                 point.at_ms += start_ms;
-                if self.step_ms > 0 {
-                    point.at_ms = point.at_ms / self.step_ms * self.step_ms;
+                if let Some(step) = point.at_ms.checked_div(self.step_ms) {
+                    point.at_ms = step * self.step_ms;
                 } else if points.len() == MAX_POINTS {
                     answer.is_truncated = true;
                     break;
