@@ -57,7 +57,7 @@ async fn many_writers_share_a_group() {
 #[tokio::test]
 async fn damaged_files_are_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let small = Config { memtable_bytes: 64 * 1024, cache_bytes: 0, ..config() };
+    let small = Config { memtable_bytes: 64 * 1024, ..config() };
     let state = EmbeddedState::open(folder.path(), small.clone()).await.expect("it opens");
     let value = |number: u32| Bytes::from(number.to_string().repeat(200));
     for number in 0..400u32 {
@@ -71,9 +71,11 @@ async fn damaged_files_are_noticed() {
     visit(&folder.path().join("engine/keyspaces"), &mut |path| {
         if path.parent().is_some_and(|parent| parent.ends_with("tables")) {
             let mut bytes = std::fs::read(path).expect("readable");
-            // The blocks in the front half hold rows.
-            let middle = bytes.len() / 4;
-            bytes[middle] ^= 0xff;
+            // Blocks of rows come first; damage in an index would already keep the folder from opening.
+            if bytes.len() < 32 * 1024 {
+                return;
+            }
+            bytes[512] ^= 0xff;
             std::fs::write(path, bytes).expect("written");
             damaged += 1;
         }
