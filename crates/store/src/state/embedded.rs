@@ -125,20 +125,20 @@ impl State for EmbeddedState {
     async fn get(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Row>, StateError> {
         check::place(table.name(), partition, Some(key))?;
         let (partition, key) = (Bytes::copy_from_slice(partition), Bytes::copy_from_slice(key));
-        self.slot.read(move |engine| engine.row(table, &partition, &key)).await
+        self.slot.read(move |view| view.row(table, &partition, &key)).await
     }
 
     async fn partition_version(&self, table: CommitTable, partition: &[u8]) -> Result<u64, StateError> {
         check::place(table.name, partition, None)?;
         let partition = Bytes::copy_from_slice(partition);
-        self.slot.read(move |engine| engine.partition_version(table, &partition)).await
+        self.slot.read(move |view| view.partition_version(table, &partition)).await
     }
 
     async fn scan(&self, table: Table, partition: &[u8], scan: Scan) -> Result<Page, StateError> {
         check::place(table.name(), partition, None)?;
         check::scan(&scan)?;
         let partition = Bytes::copy_from_slice(partition);
-        self.slot.read(move |engine| engine.page(table, &partition, &scan)).await
+        self.slot.read(move |view| view.page(table, &partition, &scan)).await
     }
 
     async fn scan_family(
@@ -150,13 +150,13 @@ impl State for EmbeddedState {
     ) -> Result<FamilyPage, StateError> {
         check::table(table.name())?;
         let bucket = check::bucket(bucket)?;
-        self.slot.read(move |engine| engine.family_page(table, bucket, cursor, limit)).await
+        self.slot.read(move |view| view.family_page(table, bucket, cursor, limit)).await
     }
 
     async fn outbox(&self, table: CommitTable, partition: &[u8], limit: usize) -> Result<Vec<PendingItem>, StateError> {
         check::place(table.name, partition, None)?;
         let partition = Bytes::copy_from_slice(partition);
-        self.slot.read(move |engine| engine.items(table, &partition, limit)).await
+        self.slot.read(move |view| view.items(table, &partition, limit)).await
     }
 
     async fn outbox_delivered(
@@ -171,7 +171,7 @@ impl State for EmbeddedState {
     }
 
     async fn outbox_hints(&self, cursor: Option<Bytes>, limit: usize) -> Result<HintPage, StateError> {
-        self.slot.read(move |engine| engine.hints(cursor, limit)).await
+        self.slot.read(move |view| view.hints(cursor, limit)).await
     }
 
     async fn outbox_clear_hint(&self, hint: &OutboxHint) -> Result<bool, StateError> {

@@ -415,3 +415,31 @@ async fn concurrent_increments_all_count() {
         assert_eq!(row.version, TASKS * EACH, "conflicts do not raise the version");
     }
 }
+
+/// A commit is seen whole: rows read after the partition's version are of that version or later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_are_never_older_than_the_version_read_before() {
+    const COMMITS: u64 = 150;
+    const ROWS: u8 = 200;
+    let (_temporary, engines) = crate::engines().await;
+    for state in engines {
+        let writer = Arc::clone(&state);
+        let writing = tokio::spawn(async move {
+            for _ in 0..COMMITS {
+                let commit = (0..ROWS).fold(Commit::new(USERS, "whole"), |commit, key| commit.put(vec![key], "v"));
+                assert!(matches!(writer.commit(commit).await, Ok(CommitOutcome::Applied { .. })));
+            }
+        });
+        let mut version = 0;
+        while version < COMMITS {
+            version = state.partition_version(USERS, b"whole").await.expect("readable");
+            let last = state.get(USERS.into(), b"whole", &[ROWS - 1]).await.expect("readable");
+            let found = last.map_or(0, |row| row.version);
+            assert!(found >= version, "the partition has {version}, the row {found}");
+            let page = state.scan(USERS.into(), b"whole", Scan::default()).await.expect("readable");
+            let versions: BTreeSet<u64> = page.rows.iter().map(|row| row.version).collect();
+            assert!(versions.iter().all(|found| *found >= version));
+        }
+        writing.await.expect("no panic");
+    }
+}

@@ -3,7 +3,7 @@
 use super::{Config, folder::Folder, layout::Stored};
 use crate::state::{Family, StateError, TOMBSTONE_SECONDS, Table};
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode, UserValue,
+    Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode, Snapshot, UserValue,
     compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict},
 };
 use std::{
@@ -117,6 +117,11 @@ impl Engine {
         &self.spaces[space as usize]
     }
 
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.database.snapshot()
+    }
+
+    /// For the writer, which alone changes what it reads; others read through a snapshot.
     pub(super) fn get(&self, space: Space, key: &[u8]) -> Result<Option<UserValue>, StateError> {
         self.space(space).get(key).map_err(failed)
     }

@@ -1,4 +1,5 @@
-//! Reads on an open engine. They run on blocking threads.
+//! Reads on an open engine. They run on blocking threads, each on a snapshot: outside of one fjall
+//! shows a batch row by row while it is being applied.
 
 use super::{
     engine::{Engine, Space, failed},
@@ -9,6 +10,7 @@ use crate::state::{
     StateError, Table, check,
 };
 use bytes::Bytes;
+use fjall::{Iter, Readable, Snapshot, UserValue};
 use std::ops::Bound;
 
 /// Most entries that one page looks at, deleted ones included.
@@ -50,7 +52,25 @@ impl Room {
     }
 }
 
-impl Engine {
+/// An engine at one moment.
+pub(super) struct View<'e> {
+    engine: &'e Engine,
+    snapshot: Snapshot,
+}
+
+impl<'e> View<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Self {
+        Self { engine, snapshot: engine.snapshot() }
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<UserValue>, StateError> {
+        self.snapshot.get(self.engine.space(space), key).map_err(failed)
+    }
+
+    fn range(&self, space: Space, range: Range) -> Iter {
+        self.snapshot.range(self.engine.space(space), range)
+    }
+
     pub(super) fn row(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Row>, StateError> {
         let stored = self.get(Space::of(table), &Place::new(table.name(), partition).row(key))?;
         stored.map_or(Ok(None), |stored| row(key, &stored))
@@ -69,8 +89,7 @@ impl Engine {
         if from >= to {
             return Ok(page);
         }
-        let range: Range = (Bound::Included(from), Bound::Excluded(to));
-        let mut entries = self.space(Space::of(table)).range(range);
+        let mut entries = self.range(Space::of(table), (Bound::Included(from), Bound::Excluded(to)));
         let mut room = Room::new(check::page_rows(scan.limit));
         let mut last: Option<Bytes> = None;
         loop {
@@ -109,7 +128,7 @@ impl Engine {
         let mut page = FamilyPage::default();
         let mut room = Room::new(check::page_rows(limit));
         let mut last = None;
-        for entry in self.space(Space::of(table)).range::<Vec<u8>, _>((from, Bound::Unbounded)) {
+        for entry in self.range(Space::of(table), (from, Bound::Unbounded)) {
             let (key, stored) = entry.into_inner().map_err(failed)?;
             let Some(suffix) = key.strip_prefix(prefix.as_slice()) else { return Ok(page) };
             if !room.look() {
@@ -133,10 +152,11 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<PendingItem>, StateError> {
         let place = Place::new(table.name, partition);
-        let range = place.item(OutboxPosition { version: 0, index: 0 })..place.items_end();
+        let range =
+            (Bound::Included(place.item(OutboxPosition { version: 0, index: 0 })), Bound::Excluded(place.items_end()));
         let mut room = Room::new(check::page_rows(limit));
         let mut items = Vec::new();
-        for entry in self.space(Space::of(table.into())).range(range) {
+        for entry in self.range(Space::of(table.into()), range) {
             if !room.look() {
                 break;
             }
@@ -157,7 +177,7 @@ impl Engine {
         let mut page = HintPage::default();
         let mut room = Room::new(check::page_rows(limit));
         let mut last = None;
-        for entry in self.space(Space::Hints).range::<Vec<u8>, _>((from, Bound::Unbounded)) {
+        for entry in self.range(Space::Hints, (from, Bound::Unbounded)) {
             if !room.look() {
                 page.next = last;
                 return Ok(page);

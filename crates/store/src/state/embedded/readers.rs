@@ -1,6 +1,6 @@
 //! Where readers find the open engine, or why there is none.
 
-use super::{engine::Engine, writer::again};
+use super::{engine::Engine, read::View, writer::again};
 use crate::state::StateError;
 use parking_lot::RwLock;
 use std::{
@@ -61,14 +61,14 @@ impl Slot {
     /// Runs a read on a blocking thread.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Engine) -> Result<T, StateError> + Send + 'static,
+        read: impl FnOnce(&View<'_>) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
         let permit = Arc::clone(&self.reads).acquire_owned().await;
         let permit = permit.map_err(|_| StateError::Unavailable("closed".into()))?;
         let engine = self.engine()?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            read(&engine)
+            read(&View::new(&engine))
         });
         done.await.unwrap_or_else(|error| Err(StateError::Unavailable(format!("a read was cut off: {error}"))))
     }
