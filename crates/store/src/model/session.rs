@@ -110,6 +110,14 @@ pub async fn authenticate(
     Ok(Some(session))
 }
 
+/// A session as it is, for a connection that lives longer than the request that opened it.
+///
+/// # Errors
+/// The store's.
+pub async fn find(state: &dyn State, id: SessionId) -> Result<Option<Session>, ModelError> {
+    Ok(record::read::<Session>(state, SESSIONS, &id.to_bytes(), RECORD).await?.map(|found| found.value))
+}
+
 /// Ends a session.
 ///
 /// # Errors
