@@ -1,0 +1,67 @@
+//! A storage in memory: for load generators, and for tests, where it can be copied as a snapshot
+//! of the disk, lose what was not made durable, and be full.
+
+use super::{Storage, StorageError};
+use std::collections::BTreeMap;
+
+/// Records in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage {
+    records: BTreeMap<u64, Vec<u8>>,
+    /// What a loss of power would leave.
+    durable: Option<BTreeMap<u64, Vec<u8>>>,
+    full: bool,
+}
+
+impl MemoryStorage {
+    /// Tracks what is durable, so that [`MemoryStorage::after_power_loss`] can be asked.
+    #[must_use]
+    pub fn tracking_durability() -> Self {
+        Self { durable: Some(BTreeMap::new()), ..Self::default() }
+    }
+
+    /// What would be found after a loss of power now.
+    #[must_use]
+    pub fn after_power_loss(&self) -> Self {
+        let records = self.durable.clone().unwrap_or_else(|| self.records.clone());
+        Self { durable: self.durable.is_some().then(|| records.clone()), records, full: false }
+    }
+
+    /// While full, every write fails.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn load(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> Result<(), StorageError> {
+        for (key, value) in &self.records {
+            visit(*key, value);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: u64, value: &[u8]) -> Result<(), StorageError> {
+        if self.full {
+            return Err(StorageError { action: "written", cause: "no space left".into() });
+        }
+        self.records.insert(key, value.to_vec());
+        Ok(())
+    }
+
+    fn get(&mut self, key: u64) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.records.get(&key).cloned())
+    }
+
+    fn remove(&mut self, key: u64) -> Result<(), StorageError> {
+        self.records.remove(&key);
+        Ok(())
+    }
+
+    fn commit(&mut self, durable: bool) -> Result<(), StorageError> {
+        if durable && let Some(kept) = &mut self.durable {
+            kept.clone_from(&self.records);
+        }
+        Ok(())
+    }
+}
