@@ -1,0 +1,9 @@
+//! The relay as agents and other roles meet it: real QUIC and WebSocket connections on loopback, with
+//! an in-memory bus.
+
+mod client;
+mod identity;
+mod lifecycle;
+mod pki;
+mod sessions;
+mod world;

@@ -1,0 +1,211 @@
+//! A relay with a bus and those who answer on it.
+
+use crate::pki::Pki;
+use arc_swap::ArcSwap;
+use breeze_bus::{Bus, MemoryBus};
+use breeze_proto::{
+    id::DeviceId,
+    shard::LaneCount,
+    subject,
+    v1::{
+        ChallengeReply, DocumentsReply, Held, HeldLane, HeldReply, LaneBatch, LaneEntry, PushReply, PushRequest,
+        RelayFrame, RenewReply, SignedDocument, lane_entry, relay_frame, renew_reply,
+    },
+};
+use breeze_relay::{Config, Handle, Limits, RelayIdentity};
+use breeze_runtime::shutdown::Shutdown;
+use bytes::Bytes;
+use prost::Message;
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    pub(crate) pki: Pki,
+    pub(crate) bus: Arc<MemoryBus>,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) quic: SocketAddr,
+    pub(crate) wss: SocketAddr,
+    /// What the snapshot is answered with.
+    pub(crate) snapshot: Arc<Mutex<SignedDocument>>,
+    pub(crate) shutdown: Shutdown,
+    handle: Option<Handle>,
+}
+
+pub(crate) fn config(folder: &Path, limits: Limits) -> Config {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    Config {
+        id: "test-1".to_owned(),
+        region: "local".to_owned(),
+        lanes: 1,
+        quic_listen: any,
+        wss_listen: any,
+        public_quic: None,
+        public_wss: None,
+        data_dir: folder.to_owned(),
+        drain_ms: 5_000,
+        limits,
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(limits: Limits) -> Self {
+        breeze_runtime::tls::install_provider();
+        let pki = Pki::new();
+        let bus = Arc::new(MemoryBus::new());
+        let snapshot = Arc::new(Mutex::new(pki.revocation_set(1, 0, &[])));
+        answer_all(&bus, &snapshot).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let shutdown = Shutdown::new();
+        let handle = start_relay(&pki, &bus, config(folder.path(), limits), &shutdown).await;
+        let (quic, wss) = (handle.quic_addr, handle.wss_addr);
+        let world = Self { pki, bus, folder, quic, wss, snapshot, shutdown, handle: Some(handle) };
+        world.until_ready().await;
+        world
+    }
+
+    /// Stops the relay and starts another on the same folder and the same addresses.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.shutdown = Shutdown::new();
+        let config =
+            Config { quic_listen: self.quic, wss_listen: self.wss, ..config(self.folder.path(), Limits::default()) };
+        self.handle = Some(start_relay(&self.pki, &self.bus, config, &self.shutdown).await);
+        self.until_ready().await;
+    }
+
+    /// Drains the relay.
+    pub(crate) async fn stop(&mut self) {
+        self.shutdown.begin();
+        if let Some(handle) = self.handle.take() {
+            handle.join().await.expect("a clean end");
+        }
+    }
+
+    /// Waits until the relay says that it is ready.
+    async fn until_ready(&self) {
+        let mut status = self.bus.subscribe(&subject::status("relay", "test-1")).await.expect("a subscription");
+        let ready = async {
+            while let Some(received) = status.next().await {
+                if let breeze_bus::Received::Message { payload, .. } = received
+                    && breeze_proto::v1::RoleStatus::decode(payload).is_ok_and(|status| status.ready)
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("ready");
+    }
+
+    fn stream() -> String {
+        let lane = LaneCount::new(1).expect("one lane").lanes().next().expect("one lane");
+        subject::lane_stream("local", lane)
+    }
+
+    /// Everything in the lane's stream.
+    pub(crate) async fn entries(&self) -> Vec<LaneEntry> {
+        let mut entries = Vec::new();
+        let mut from = 1;
+        loop {
+            let read = self.bus.read(&Self::stream(), from, 1 << 24, Duration::ZERO).await.expect("readable");
+            let Some(last) = read.last() else { return entries };
+            from = last.position + 1;
+            for entry in read {
+                entries.extend(LaneBatch::decode(entry.payload).expect("a batch").entries);
+            }
+        }
+    }
+
+    /// Waits for an entry of a device.
+    pub(crate) async fn until_entry(&self, device: DeviceId, wanted: impl Fn(&lane_entry::Body) -> bool) -> LaneEntry {
+        let found = async {
+            loop {
+                let mine = |entry: &LaneEntry| entry.device_id == device.to_bytes()[..];
+                let entry = self
+                    .entries()
+                    .await
+                    .into_iter()
+                    .filter(mine)
+                    .find(|entry| entry.body.as_ref().is_some_and(&wanted));
+                if let Some(entry) = entry {
+                    return entry;
+                }
+                let next = self.bus.extent(&Self::stream()).await.expect("an extent").last + 1;
+                self.bus.read(&Self::stream(), next, 1, Duration::from_millis(200)).await.expect("readable");
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("the entry comes")
+    }
+
+    pub(crate) async fn until_disconnected(&self, device: DeviceId) -> String {
+        let entry = self.until_entry(device, |body| matches!(body, lane_entry::Body::Disconnected(_))).await;
+        if let Some(lane_entry::Body::Disconnected(end)) = entry.body { end.reason } else { String::new() }
+    }
+
+    /// Revokes as the control plane does: the snapshot first, then the update.
+    pub(crate) async fn revoke(&self, version: u64, device: DeviceId) {
+        *self.snapshot.lock().expect("not poisoned") = self.pki.revocation_set(version, 0, &[device]);
+        let update = self.pki.revocation_set(version, version - 1, &[device]);
+        let payload = Bytes::from(update.encode_to_vec());
+        self.bus.publish(subject::REVOCATIONS_UPDATE, payload).await.expect("published");
+    }
+
+    pub(crate) async fn push(&self, device: DeviceId, session_epoch: u64, body: relay_frame::Body) -> bool {
+        let device_id = Bytes::copy_from_slice(&device.to_bytes());
+        let request = PushRequest { device_id, session_epoch, frame: Some(RelayFrame { body: Some(body) }) };
+        let payload = Bytes::from(request.encode_to_vec());
+        let reply = self.bus.request(&subject::relay_push("test-1"), payload, PATIENCE).await.expect("an answer");
+        PushReply::decode(reply).expect("a reply").delivered
+    }
+}
+
+pub(crate) async fn start_relay(pki: &Pki, bus: &Arc<MemoryBus>, config: Config, shutdown: &Shutdown) -> Handle {
+    let identity = RelayIdentity {
+        server: pki.server(),
+        client_ca: vec![pki.ca()],
+        root: Arc::new(ArcSwap::from_pointee(pki.root())),
+    };
+    breeze_relay::start(config, identity, bus.clone(), shutdown.clone()).await.expect("it starts")
+}
+
+/// Answers a subject for as long as the test runs.
+async fn answer(bus: &Arc<MemoryBus>, subject: &str, reply: impl Fn(Bytes) -> Vec<u8> + Send + 'static) {
+    let mut service = bus.serve(subject).await.expect("a service");
+    tokio::spawn(async move {
+        while let Some(request) = service.next().await {
+            (request.reply)(Bytes::from(reply(request.payload)));
+        }
+    });
+}
+
+async fn answer_all(bus: &Arc<MemoryBus>, snapshot: &Arc<Mutex<SignedDocument>>) {
+    let set = snapshot.clone();
+    answer(bus, subject::REVOCATIONS_SNAPSHOT, move |_| set.lock().expect("not poisoned").encode_to_vec()).await;
+    let lane = LaneCount::new(1).expect("one lane").lanes().next().expect("one lane");
+    answer(bus, &subject::lane_held("local", lane), |_| {
+        let held = Held { lanes: vec![HeldLane { incarnation: 7, lane: 1, next_seq: 5 }], ..Default::default() };
+        HeldReply { held: Some(held), close: 0 }.encode_to_vec()
+    })
+    .await;
+    answer(bus, subject::AGENT_DOCUMENTS, |_| {
+        let document = SignedDocument { role: "config".to_owned(), ..Default::default() };
+        DocumentsReply { documents: vec![document], ..Default::default() }.encode_to_vec()
+    })
+    .await;
+    let challenge = ChallengeReply { challenge: Bytes::from_static(b"challenge") };
+    answer(bus, subject::CA_CHALLENGE, move |_| challenge.encode_to_vec()).await;
+    answer(bus, subject::CA_RENEW, |_| {
+        RenewReply { result: Some(renew_reply::Result::NeedsApproval(true)) }.encode_to_vec()
+    })
+    .await;
+}
