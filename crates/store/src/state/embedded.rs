@@ -96,10 +96,20 @@ impl EmbeddedState {
         }
     }
 
+    /// Whether calls can be answered now.
+    ///
+    /// # Errors
+    /// [`StateError::Unavailable`] while the engine is being reopened, and after [`Self::close`].
+    pub fn health(&self) -> Result<(), StateError> {
+        self.slot.health()
+    }
+
     async fn write<T>(
         &self,
         call: impl FnOnce(oneshot::Sender<Result<T, StateError>>) -> Call + Send,
     ) -> Result<T, StateError> {
+        // So that nothing queues up behind an engine that is being reopened.
+        self.slot.health()?;
         let (reply, answer) = oneshot::channel();
         let gone = || StateError::Unavailable("the writer is gone".into());
         self.calls.send(call(reply)).await.map_err(|_| gone())?;

@@ -37,6 +37,8 @@ const PAGE: usize = 64;
 const MAX_TURN: usize = 16 * PAGE;
 /// Hints read at once.
 const HINTS: usize = 256;
+/// A sweep that has more to read goes on at once while fewer partitions than this are known.
+const SWEEP_ON_BELOW: usize = 1024;
 
 /// Why a delivery failed; it goes to the log and the item is tried again.
 pub type DeliveryError = Box<dyn std::error::Error + Send + Sync>;
@@ -129,6 +131,7 @@ impl Dispatcher {
         let mut delivering: HashMap<Id, Key> = HashMap::new();
         let mut sweeping: Option<Id> = None;
         let mut sweep_from: Option<Bytes> = None;
+        let mut sweep_due = false;
         let mut sweeps = interval(self.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -137,6 +140,13 @@ impl Dispatcher {
                 let (state, handlers) = (Arc::clone(&self.state), Arc::clone(&self.handlers));
                 let turn = turn(state, handlers, key.clone(), hint);
                 delivering.insert(running.spawn(async { Finished::Delivered(turn.await) }).id(), key);
+            }
+            sweep_due |= sweep_from.is_some() && queue.len() < SWEEP_ON_BELOW;
+            if sweep_due && sweeping.is_none() {
+                sweep_due = false;
+                let (state, from) = (Arc::clone(&self.state), sweep_from.take());
+                let sweep = async move { Finished::Swept(state.outbox_hints(from, HINTS).await) };
+                sweeping = Some(running.spawn(sweep).id());
             }
             metrics::gauge!("breeze_outbox_partitions_waiting").set(queue.len() as f64);
             let retry = queue.next_retry().filter(|_| delivering.len() < MAX_CONCURRENT);
@@ -159,11 +169,7 @@ impl Dispatcher {
                 }
                 Some(key) = self.notified.recv() => notified(&mut queue, key),
                 () = async { sleep_until(retry.unwrap_or_else(Instant::now)).await }, if retry.is_some() => {}
-                _ = sweeps.tick(), if sweeping.is_none() => {
-                    let (state, from) = (Arc::clone(&self.state), sweep_from.take());
-                    let sweep = async move { Finished::Swept(state.outbox_hints(from, HINTS).await) };
-                    sweeping = Some(running.spawn(sweep).id());
-                }
+                _ = sweeps.tick() => sweep_due = true,
             }
         }
         let drained = timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await;

@@ -114,6 +114,24 @@ async fn finds_what_was_left_behind() {
     running.stop().await;
 }
 
+/// A sweep does not wait for the next one to go on.
+#[tokio::test]
+async fn finds_all_that_was_left_behind_at_once() {
+    const PARTITIONS: u32 = 600;
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let mut commits = tokio::task::JoinSet::new();
+    for number in 0..PARTITIONS {
+        let state = state.clone();
+        let commit = Commit::new(USERS, number.to_be_bytes().to_vec()).outbox("topic", "x");
+        commits.spawn(async move { state.commit(commit).await.expect("judged") });
+    }
+    assert_eq!(commits.join_all().await.len(), PARTITIONS as usize);
+    let running = Running::start(state.clone(), Arc::default(), NEVER);
+    until("all is found", async || running.recorder.seen.lock().len() == PARTITIONS as usize).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_failure_holds_back_its_own_partition_only() {
     let temporary = Temporary::new().await;

@@ -195,3 +195,40 @@ impl CompactionFilter for OlderThan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::embedded::layout::{row_value, tombstone_value};
+
+    #[test]
+    fn compactions_forget_old_deletions_only() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = Folder::lock(root.path()).expect("nobody else is here");
+        let engine = Engine::open(&folder, &Config::default()).expect("it opens");
+        let old = now_s() - TOMBSTONE_SECONDS - 1;
+        let rows = [
+            ("old", tombstone_value(2, old)),
+            ("young", tombstone_value(2, old + 60)),
+            ("live", row_value(2, b"v")),
+            ("not a row", vec![9]),
+        ];
+        for space in [Space::DeviceMerges, Space::DeviceCommits] {
+            let space = engine.space(space);
+            // An older write of the same row in a table below must not come back.
+            space.insert("old", row_value(1, b"before")).expect("inserted");
+            space.rotate_memtable_and_wait().expect("flushed");
+            for (key, value) in &rows {
+                space.insert(*key, value.clone()).expect("inserted");
+            }
+            space.rotate_memtable_and_wait().expect("flushed");
+            space.major_compact().expect("compacted");
+        }
+        let found = |space: Space| {
+            let keys = rows.iter().map(|(key, _)| engine.get(space, key.as_bytes()).expect("readable").is_some());
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(found(Space::DeviceMerges), [false, true, true, true]);
+        assert_eq!(found(Space::DeviceCommits), [true; 4], "rows of commits have no tombstones");
+    }
+}

@@ -33,9 +33,13 @@ impl Slot {
         self.engine.read().as_ref().map(Arc::clone).map_err(again)
     }
 
+    pub(super) fn health(&self) -> Result<(), StateError> {
+        self.engine.read().as_ref().map(|_| ()).map_err(again)
+    }
+
     /// Why there is no engine.
     pub(super) fn reason(&self) -> StateError {
-        self.engine().err().unwrap_or_else(|| StateError::Unavailable("reopening".into()))
+        self.health().err().unwrap_or_else(|| StateError::Unavailable("reopening".into()))
     }
 
     pub(super) fn open(&self, engine: Engine) {

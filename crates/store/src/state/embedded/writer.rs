@@ -123,7 +123,7 @@ impl Writer {
                 Err(_) => {
                     check_at = Instant::now() + IDLE_CHECK;
                     if let Err(error) = engine.check() {
-                        self.slot.close(&error);
+                        self.broken(&error);
                     }
                     continue;
                 }
@@ -138,7 +138,7 @@ impl Writer {
                 Ok(Err(error)) => error,
                 Err(_) => StateError::Unavailable("the engine panicked".into()),
             };
-            self.slot.close(&error);
+            self.broken(&error);
         }
         self.slot.close(&StateError::Unavailable("closed".into()));
         // The engine and the lock go before anybody is told that they have gone.
@@ -152,6 +152,11 @@ impl Writer {
         for done in closing {
             let _ = done.send(());
         }
+    }
+
+    fn broken(&self, error: &StateError) {
+        tracing::error!(folder = %self.folder.root().display(), %error, "storage broke and is being reopened");
+        self.slot.close(error);
     }
 
     /// Takes what else waits; the group's bytes.
