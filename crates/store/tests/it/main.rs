@@ -4,4 +4,5 @@ mod metrics_engine;
 mod metrics_frozen;
 mod metrics_kill;
 mod metrics_model;
+mod metrics_recorded;
 mod metrics_support;

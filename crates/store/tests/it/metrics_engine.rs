@@ -7,6 +7,7 @@ use breeze_store::metrics::{
 };
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").path()).collect();
@@ -279,4 +280,80 @@ async fn damage_in_a_segment_is_said_and_not_answered() {
     let engine = open(dir.path());
     assert_eq!(count(&engine, DAY).await, 1);
     assert_eq!(files(&dir.path().join("segments"), "seg").len(), 1, "orphans are deleted");
+}
+
+/// A small file system of its own; unmounted with the guard.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// `None` where this process may not mount.
+    fn new(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("folder");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(dir.path()).output();
+        mount.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).output();
+        assert!(unmounted.is_ok_and(|output| output.status.success()), "unmounted");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_runs_full_in_the_middle_of_a_write_loses_nothing() {
+    let Some(mounted) = Mounted::new("size=2m") else {
+        #[expect(clippy::print_stderr, reason = "a skipped test says why")]
+        {
+            eprintln!("skipped: needs the right to mount a tmpfs");
+        }
+        return;
+    };
+    let dir = mounted.0.path();
+    let ballast = dir.join("ballast");
+    fs::write(&ballast, vec![0; 1 << 20]).expect("write");
+    let engine = open(dir);
+    let rows = |i: u64| {
+        let rows: Vec<_> = (0..1_000).map(|row| heartbeat(1, at(DAY, i * 10_000 + row), u64::MAX - i)).collect();
+        FrozenBatch::encode(&rows, &[])
+    };
+    let mut stored = 0;
+    let full = loop {
+        match engine.append(&token(stored, stored, DAY), &rows(stored)).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 1_000, "two megabytes are never full");
+    };
+    assert!(matches!(full, MetricsError::Full { .. }), "{full}");
+    assert!(stored > 3);
+    assert_eq!(count(&engine, DAY).await, stored * 1_000, "what was refused is not there");
+    assert!(engine.append(&token(stored, stored, DAY), &rows(stored)).await.is_err(), "still full");
+    drop(engine);
+    let engine = open(dir);
+    assert_eq!(count(&engine, DAY).await, stored * 1_000);
+    // Space is made: the refused batch is taken under the same token, and rows can be flushed.
+    fs::remove_file(&ballast).expect("remove");
+    assert_eq!(engine.append(&token(stored, stored, DAY), &rows(stored)).await.expect("append"), Appended::New);
+    engine.flush().await.expect("flush");
+    assert_eq!(count(&engine, DAY).await, (stored + 1) * 1_000);
+    drop(engine);
+    assert_eq!(count(&open(dir), DAY).await, (stored + 1) * 1_000);
+}
+
+#[tokio::test]
+async fn upkeep_ends_with_its_token_and_leaves_nothing_in_the_log() {
+    let dir = tempfile::tempdir().expect("folder");
+    let engine = open(dir.path());
+    engine.append(&token(1, 1, DAY), &batch(at(DAY, 0), 1)).await.expect("append");
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let upkeep = tokio::spawn(std::sync::Arc::clone(&engine).run_maintenance(shutdown.clone()));
+    shutdown.cancel();
+    upkeep.await.expect("no panic").expect("ends well");
+    let logged: u64 =
+        files(&dir.path().join("log"), "wal").iter().map(|path| fs::metadata(path).expect("size").len()).sum();
+    assert_eq!(logged, 0);
+    let usage = engine.usage().await.expect("usage");
+    assert_eq!((usage.heartbeat_rows, usage.named_rows, usage.segments), (1, 0, 1));
 }

@@ -1,6 +1,6 @@
 //! kill -9 in the middle of appends, flushes and merges: what was acknowledged is there, once.
 
-use crate::metrics_support::{DAY, DAY_MS, at, config, heartbeat, scalar_query, token};
+use crate::metrics_support::{DAY, DAY_MS, append, at, config, heartbeat, scalar_query, token};
 use breeze_store::metrics::{Appended, EmbeddedMetrics, EmbeddedMetricsConfig, FrozenBatch, Metrics};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -45,9 +45,8 @@ fn kill_child() {
             let (a, b) = (position, position + 1);
             let (rows_a, rows_b) = (rows(a), rows(b));
             let (token_a, token_b) = (token(a, a, DAY), token(b, b, DAY));
-            let done = tokio::join!(engine.append(&token_a, &rows_a), engine.append(&token_b, &rows_b));
-            done.0.expect("append");
-            done.1.expect("append");
+            let done = tokio::join!(append(&engine, &token_a, &rows_a), append(&engine, &token_b, &rows_b));
+            assert_eq!(done, (Appended::New, Appended::New));
             // Written past the test harness's capture.
             let mut out = std::io::stderr().lock();
             writeln!(out, "acknowledged {b}").expect("write");
@@ -67,7 +66,7 @@ async fn what_was_acknowledged_survives_kill_9_exactly_once() {
         // Beyond the acknowledged, one pair may have been on its way.
         let mut stored = acknowledged + 1;
         for position in 0..=acknowledged + 2 {
-            let outcome = engine.append(&token(position, position, DAY), &rows(position)).await.expect("repeat");
+            let outcome = append(&engine, &token(position, position, DAY), &rows(position)).await;
             assert!(position > acknowledged || outcome == Appended::Duplicate, "acknowledged {position} was lost");
             stored = stored.max(position + 1);
         }

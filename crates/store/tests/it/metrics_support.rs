@@ -2,7 +2,8 @@
 
 use breeze_proto::id::DeviceId;
 use breeze_store::metrics::{
-    EmbeddedMetrics, EmbeddedMetricsConfig, FrozenBatch, HeartbeatRow, InsertToken, NamedRow, Query, SCALARS, Selector,
+    Appended, EmbeddedMetrics, EmbeddedMetricsConfig, FrozenBatch, HeartbeatRow, InsertToken, Metrics, MetricsError,
+    NamedRow, Query, SCALARS, Selector,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -49,4 +50,16 @@ pub(crate) fn batch(at_ms: u64, value: u64) -> FrozenBatch {
 
 pub(crate) fn scalar_query(number: u8, from_ms: u64, to_ms: u64, step_ms: u64) -> Query {
     Query { device: device(number), selector: Selector::Scalars(vec![0, 6]), from_ms, to_ms, step_ms }
+}
+
+/// Appends as an owner of a lane does: again under the same token while the engine cannot follow.
+pub(crate) async fn append(engine: &EmbeddedMetrics, token: &InsertToken, batch: &FrozenBatch) -> Appended {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        match engine.append(token, batch).await {
+            Ok(appended) => return appended,
+            Err(MetricsError::Unavailable(_)) if std::time::Instant::now() < deadline => tokio::task::yield_now().await,
+            Err(error) => panic!("{token}: {error}"),
+        }
+    }
 }

@@ -6,6 +6,7 @@ use super::memtable::{DAY_MS, MemTable};
 use super::tokens::{Known, MAX_STREAM_BYTES, Tokens};
 use super::wal::{self, Wal};
 use super::{Frozen, Shared};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -187,9 +188,12 @@ impl Committer {
         let frame = wal::encode_frame(accepted.iter().map(|append| (&append.token, &append.batch)));
         if let Err(error) = self.wal.append(&frame) {
             self.is_damaged = self.wal.recover().is_err();
-            // A disk that ran full meanwhile is said to be full.
-            self.shared.check_reserve()?;
-            return Err(error);
+            return Err(if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+                let free_bytes = self.shared.free_bytes().unwrap_or(0);
+                MetricsError::Full { free_bytes, reserve_bytes: self.shared.config.reserve_bytes }
+            } else {
+                super::io_error("write the log", &error)
+            });
         }
         self.shared.wal_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -201,6 +205,7 @@ impl Committer {
             inner.active.apply(append.token.day, &append.rows);
             self.tokens.insert(&append.token);
         }
+        metrics::gauge!("breeze_metrics_memory_bytes").set(inner.active.bytes as f64);
         drop(inner);
         metrics::counter!("breeze_metrics_batches_total").increment(accepted.len() as u64);
         accepted.into_iter().for_each(|append| answer(append.reply, Ok(Appended::New)));

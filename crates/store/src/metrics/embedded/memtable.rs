@@ -10,6 +10,8 @@ pub(super) const DAY_MS: u64 = 86_400_000;
 /// Memory that a heartbeat row takes, and a named one, with their share of the maps.
 const HEARTBEAT_BYTES: usize = 8 * SCALARS + 4 + 16;
 const NAMED_BYTES: usize = 12 + 20;
+/// Memory that a device's or a series' first row takes besides.
+const SERIES_BYTES: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct MemTable {
@@ -44,6 +46,9 @@ impl MemTable {
         let devices = &mut self.days.entry(day).or_default().devices;
         for row in &batch.heartbeats {
             let device = devices.entry(row.device).or_default();
+            if device.ts.is_empty() {
+                self.bytes += SERIES_BYTES;
+            }
             device.ts.push((row.at_ms % DAY_MS) as u32);
             device.scalars.push(row.scalars);
         }
@@ -60,6 +65,7 @@ impl MemTable {
             let named = &mut devices.entry(row.device).or_default().named;
             if !named.contains_key(name) {
                 named.insert(Arc::clone(name), (Vec::new(), Vec::new()));
+                self.bytes += SERIES_BYTES;
             }
             if let Some((ts, values)) = named.get_mut(name) {
                 ts.push((row.at_ms % DAY_MS) as u32);

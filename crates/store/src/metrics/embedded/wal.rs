@@ -60,17 +60,13 @@ impl Wal {
         self.number
     }
 
-    /// Writes and syncs one frame. After an error the file is as it was before, and the caller starts
-    /// a new one: what a failed sync left is not to be trusted.
-    pub(super) fn append(&mut self, frame: &[u8]) -> Result<(), MetricsError> {
-        let written = self.file.write_all(frame).and_then(|()| self.file.sync_data());
-        match written {
-            Ok(()) => {
-                self.len += frame.len() as u64;
-                Ok(())
-            }
-            Err(error) => Err(io_error("write the log", &error)),
-        }
+    /// Writes and syncs one frame. After an error the caller must [`Wal::recover`]: what a failed
+    /// write or sync left is not to be trusted.
+    pub(super) fn append(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(frame)?;
+        self.file.sync_data()?;
+        self.len += frame.len() as u64;
+        Ok(())
     }
 
     /// Cuts off what a failed append may have left, and goes on in the next file.
