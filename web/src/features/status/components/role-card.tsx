@@ -1,0 +1,51 @@
+// One running role with its gauges.
+import { CircleCheck, TriangleAlert } from "lucide-react";
+import { Facts, Panel } from "@/components/ui/panel";
+import { RelativeTime } from "@/components/ui/time";
+import type { RoleInfo } from "@/lib/api/types";
+import { humanize } from "@/lib/format/labels";
+import { withUnit } from "@/lib/format/numbers";
+import { duration, millis } from "@/lib/format/time";
+import { useNow } from "@/lib/now";
+
+const SILENT_MS = 30_000;
+
+export function RoleCard({ role }: { role: RoleInfo }) {
+  const now = useNow();
+  const silent = now - (millis(role.seen_at) ?? now) > SILENT_MS;
+  const well = role.ready && !silent;
+  const Icon = well ? CircleCheck : TriangleAlert;
+  return (
+    <Panel
+      title={humanize(role.role)}
+      actions={
+        <span className="inline-flex items-center gap-1.5 text-xs">
+          <Icon size={14} className={well ? "text-online" : "text-warning"} aria-hidden />
+          {silent ? "Silent" : role.ready ? "Ready" : "Not ready"}
+        </span>
+      }
+    >
+      <p className="mb-3 text-xs text-muted">
+        <span className="font-mono">{role.id}</span> in {role.region}, {role.version}, up{" "}
+        {duration((now - (millis(role.started_at) ?? now)) / 1000)}
+        {silent && (
+          <>
+            {" "}
+            · last heard <RelativeTime at={role.seen_at} />
+          </>
+        )}
+      </p>
+      {role.message != null && role.message !== "" && (
+        <p className="mb-3 text-sm">{role.message}</p>
+      )}
+      <Facts
+        items={role.gauges.map((gauge) => [
+          humanize(gauge.name),
+          <span key={gauge.name} className="tabular">
+            {withUnit(gauge.value, gauge.unit)}
+          </span>,
+        ])}
+      />
+    </Panel>
+  );
+}
