@@ -1,0 +1,497 @@
+//! What a lane's owner does with the lane's entries, as a function of entries and time: no clock, no
+//! I/O, no task. The shell in [`crate::lane`] reads the stream, calls this and carries out the effects.
+
+pub mod bounds;
+mod device;
+pub mod inventory;
+mod output;
+pub mod pending;
+pub mod presence;
+pub mod received;
+pub mod wheel;
+
+use breeze_proto::{
+    id::DeviceId,
+    limits::{MAX_CUSTOM_VALUES, MAX_DETAIL_VALUES, MAX_FUTURE, MAX_SAMPLE_AGE},
+    v1::{self, lane_entry::Body},
+};
+use breeze_store::{
+    metrics::{HeartbeatRow, NamedRow},
+    model::device_state::DeviceRow,
+};
+use bytes::Bytes;
+use device::Device;
+use pending::{InventoryWork, Pending};
+use presence::{Session, SessionKey, Verdict};
+use prost::Message as _;
+use received::Received;
+use std::collections::HashMap;
+use wheel::{Timer, Wheel};
+
+/// Devices of one lane; entries of further ones are refused and counted.
+pub const MAX_DEVICES: usize = 1_000_000;
+/// Relays whose names are kept apart.
+const MAX_RELAYS: usize = 4096;
+/// Devices that are watched at a time; further ones are not shown live.
+pub const MAX_WATCHED: usize = 1024;
+/// Named rows from one entry of the stream; more are dropped and counted.
+const MAX_NAMED_ROWS_PER_ENTRY: usize = 60_000;
+/// Times above this (the year 2255) are nonsense.
+const MAX_TIME_US: u64 = 9_000_000_000_000_000;
+/// Lag may last this long before offline timers are held.
+const LAG_GRACE_US: u64 = 3_000_000;
+
+/// Whether entries are seen for the first time, or driven again after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drive {
+    First,
+    Again,
+}
+
+/// What the shell has to do right after an entry.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub live: Vec<(DeviceId, v1::LiveSample)>,
+    pub pushes: Vec<Push>,
+}
+
+/// A frame for a connected agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    pub relay_id: String,
+    pub device: DeviceId,
+    pub session_epoch: u64,
+    pub frame: v1::RelayFrame,
+}
+
+/// Counts since the core was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub heartbeats: u64,
+    pub duplicates: u64,
+    /// Entries and heartbeats that were malformed or out of bounds.
+    pub refused: u64,
+    /// Named values with a bad name or value, or beyond a limit.
+    pub values_dropped: u64,
+    pub gaps_closed: u64,
+    pub sequences_forgotten: u64,
+    pub clones_suspected: u64,
+}
+
+/// The core of one lane.
+#[derive(Debug)]
+pub struct LaneCore {
+    region: String,
+    offline_floor_us: u64,
+    devices: Vec<Device>,
+    index: HashMap<DeviceId, u32>,
+    by_shard: Vec<Vec<u32>>,
+    relays: Vec<String>,
+    wheel: Wheel,
+    fired: Vec<Timer>,
+    watched: HashMap<DeviceId, u64>,
+    pending: Pending,
+    dirty_received: Vec<u32>,
+    dirty_latest: Vec<u32>,
+    dirty_facts: Vec<u32>,
+    dirty_digest: Vec<u32>,
+    counts: Counts,
+    online: usize,
+    /// Since when everything that there is has been seen; `None` while that is not so.
+    live_since_us: Option<u64>,
+    behind_since_us: Option<u64>,
+}
+
+/// An entry's envelope.
+#[derive(Debug, Clone, Copy)]
+struct Envelope {
+    position: u64,
+    device: u32,
+    session: SessionKey,
+    received_us: u64,
+    drive: Drive,
+}
+
+impl LaneCore {
+    /// `offline_floor_us`: the shortest silence after which a device whose connection was not seen to
+    /// end counts as offline.
+    #[must_use]
+    pub fn new(region: &str, offline_floor_us: u64) -> Self {
+        Self {
+            region: region.to_owned(),
+            offline_floor_us,
+            devices: vec![],
+            index: HashMap::new(),
+            by_shard: vec![vec![]; usize::from(breeze_proto::shard::SHARDS)],
+            relays: vec![],
+            wheel: Wheel::default(),
+            fired: vec![],
+            watched: HashMap::new(),
+            pending: Pending::default(),
+            dirty_received: vec![],
+            dirty_latest: vec![],
+            dirty_facts: vec![],
+            dirty_digest: vec![],
+            counts: Counts::default(),
+            online: 0,
+            live_since_us: None,
+            behind_since_us: None,
+        }
+    }
+
+    // ---- loading ----
+
+    /// What was received of a device, as recovered.
+    pub fn load_received(&mut self, stored: &v1::ReceivedDevice) {
+        if let Some(at) = DeviceId::from_slice(&stored.device_id).and_then(|id| self.find_or_add(id)) {
+            self.devices[at as usize].received = Received::decode(stored);
+        }
+    }
+
+    /// A row of the device state.
+    pub fn load_row(&mut self, id: DeviceId, row: DeviceRow) {
+        let Some(at) = self.find_or_add(id) else { return };
+        let device = &mut self.devices[at as usize];
+        match row {
+            DeviceRow::Facts(facts) => device.facts = *facts,
+            DeviceRow::Latest(latest) => {
+                device.sample_us = latest.last_seen_us.saturating_sub(MAX_FUTURE.as_micros() as u64);
+                device.latest = latest;
+            }
+        }
+    }
+
+    /// After the last row: takes presence up again. Every device is in the next digest.
+    pub fn finish_loading(&mut self, now_us: u64) {
+        self.wheel.advance(now_us, &mut self.fired);
+        self.fired.clear();
+        for at in 0..self.devices.len() as u32 {
+            let relays = &mut self.relays;
+            let device = &mut self.devices[at as usize];
+            device.restore_session(|name| intern(relays, name), now_us);
+            if device.is_online() {
+                self.online += 1;
+                self.arm(at, now_us);
+            }
+            self.mark_digest(at);
+        }
+    }
+
+    // ---- entries ----
+
+    /// Takes one entry of the stream.
+    pub fn handle_entry(&mut self, position: u64, payload: Bytes, drive: Drive, effects: &mut Effects) {
+        if self.pending.first == 0 {
+            self.pending.first = position;
+        }
+        self.pending.last = position;
+        let Ok(batch) = v1::LaneBatch::decode(payload) else {
+            self.counts.refused += 1;
+            return;
+        };
+        let relay = intern(&mut self.relays, &batch.relay_id);
+        let mut named_left = MAX_NAMED_ROWS_PER_ENTRY;
+        for entry in batch.entries {
+            let device = DeviceId::from_slice(&entry.device_id).and_then(|id| self.find_or_add(id));
+            let (Some(device), Some(body), true) = (device, entry.body, entry.received_us < MAX_TIME_US) else {
+                self.counts.refused += 1;
+                continue;
+            };
+            let session = SessionKey { relay, epoch: entry.session_epoch };
+            let envelope = Envelope { position, device, session, received_us: entry.received_us, drive };
+            match body {
+                Body::Heartbeat(stamped) => self.handle_heartbeat(envelope, stamped, &mut named_left, effects),
+                Body::Connected(hello) => self.handle_connected(envelope, hello, effects),
+                Body::Disconnected(_) => self.handle_disconnected(envelope),
+                Body::Inventory(document) => {
+                    self.note_life(envelope);
+                    let work = InventoryWork { device, session, received_us: entry.received_us, document };
+                    self.pending.inventory.push(work);
+                }
+            }
+        }
+    }
+
+    fn handle_heartbeat(
+        &mut self,
+        envelope: Envelope,
+        stamped: v1::StampedHeartbeat,
+        named_left: &mut usize,
+        effects: &mut Effects,
+    ) {
+        let mut stamped = stamped;
+        let Some(mut heartbeat) =
+            stamped.heartbeat.take().filter(|heartbeat| is_plausible(envelope, &stamped, heartbeat))
+        else {
+            self.counts.refused += 1;
+            return;
+        };
+        self.note_life(envelope);
+        let device = &mut self.devices[envelope.device as usize];
+        let inserted = device.received.insert(stamped.incarnation, heartbeat.lane, heartbeat.seq, envelope.position);
+        self.counts.gaps_closed += u64::from(inserted.closed_gap);
+        self.counts.sequences_forgotten += u64::from(inserted.forgot_sequence);
+        if !inserted.is_new {
+            self.counts.duplicates += 1;
+            return;
+        }
+        self.counts.heartbeats += 1;
+        if !device.dirty.received {
+            device.dirty.received = true;
+            self.dirty_received.push(envelope.device);
+        }
+        let is_newest = device.take_sample(&stamped, &mut heartbeat);
+        let id = device.id;
+        if envelope.drive == Drive::First && !self.watched.is_empty() && self.watched.contains_key(&id) {
+            effects.live.push((id, live_sample(id, &stamped, &heartbeat)));
+        }
+        let at_ms = stamped.sample_us / 1000;
+        let rows = self.pending.day(at_ms);
+        rows.heartbeats.push(HeartbeatRow { device: id, at_ms, scalars: device::scalar_row(heartbeat.scalars) });
+        let before = rows.named.len();
+        let dropped = push_named(&mut rows.named, id, at_ms, heartbeat.details, heartbeat.custom, named_left);
+        self.pending.rows += 1 + rows.named.len() - before;
+        self.counts.values_dropped += dropped as u64;
+        if is_newest {
+            self.mark_latest(envelope.device);
+        }
+    }
+
+    fn handle_connected(&mut self, envelope: Envelope, hello: v1::Connected, effects: &mut Effects) {
+        let session = Session {
+            key: envelope.session,
+            installation: hello.instance_nonce.as_ref().try_into().ok().map(|nonce| (nonce, hello.session_counter)),
+            is_standby: hello.role() == v1::ConnectionRole::Standby,
+        };
+        let device = &mut self.devices[envelope.device as usize];
+        let connected = device.presence.handle_connected(session, envelope.received_us);
+        match connected.verdict {
+            Verdict::GoOn => {}
+            Verdict::Stale => return,
+            Verdict::CloneSuspected => {
+                self.counts.clones_suspected += 1;
+                tracing::warn!(device.id = %device.id, "two installations take turns under one certificate");
+                return;
+            }
+        }
+        self.note_life(envelope);
+        if session.is_standby {
+            return;
+        }
+        let relay_id = self.relays[usize::from(envelope.session.relay)].clone();
+        let device = &mut self.devices[envelope.device as usize];
+        let changed = device.take_hello(&relay_id, envelope.session, hello, envelope.received_us);
+        if changed || envelope.drive == Drive::Again {
+            self.mark_facts(envelope.device);
+        }
+        // The relay itself ends an older connection of its own.
+        if let Some(old) = connected.replaced.filter(|old| old.relay != envelope.session.relay)
+            && envelope.drive == Drive::First
+        {
+            let close = v1::Close { reason: v1::CloseReason::Replaced.into(), ..v1::Close::default() };
+            effects.pushes.push(self.push(envelope.device, old, v1::relay_frame::Body::Close(close)));
+        }
+    }
+
+    fn handle_disconnected(&mut self, envelope: Envelope) {
+        let device = &mut self.devices[envelope.device as usize];
+        if device.presence.handle_disconnected(envelope.session, envelope.received_us) && device.is_online() {
+            self.arm(envelope.device, envelope.received_us);
+        }
+    }
+
+    /// Something came from the device.
+    fn note_life(&mut self, envelope: Envelope) {
+        let at = envelope.device;
+        let device = &mut self.devices[at as usize];
+        if envelope.received_us > device.latest.last_seen_us {
+            device.latest.last_seen_us = envelope.received_us;
+        }
+        let is_there = device.presence.handle_sign_of_life(envelope.session);
+        if is_there && device.set_presence(v1::Presence::Online, envelope.received_us) {
+            self.online += 1;
+            self.arm(at, envelope.received_us);
+        }
+        self.mark_latest(at);
+    }
+
+    // ---- time ----
+
+    /// Lets time pass. `is_caught_up`: everything in the stream has been handled.
+    pub fn handle_tick(&mut self, now_us: u64, is_caught_up: bool) {
+        self.watched.retain(|_, until_us| *until_us > now_us);
+        if is_caught_up {
+            self.behind_since_us = None;
+            self.live_since_us.get_or_insert(now_us);
+        } else {
+            let since = *self.behind_since_us.get_or_insert(now_us);
+            if now_us.saturating_sub(since) > LAG_GRACE_US {
+                self.live_since_us = None;
+            }
+        }
+        // Held: a device may have sent what has not been read yet.
+        let Some(live_since_us) = self.live_since_us else { return };
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now_us, &mut fired);
+        for (at, tick) in fired.drain(..) {
+            let device = &mut self.devices[at as usize];
+            if device.armed_tick != tick || !device.is_online() {
+                continue;
+            }
+            device.armed_tick = 0;
+            let period = device.period_us(self.offline_floor_us);
+            let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, period);
+            if deadline > now_us {
+                device.armed_tick = self.wheel.arm(at, deadline);
+                continue;
+            }
+            device.presence.handle_expired();
+            if device.set_presence(v1::Presence::Offline, now_us) {
+                self.online -= 1;
+                self.mark_latest(at);
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// Arms the device's timer for its deadline as things are; an earlier one replaces a later one.
+    fn arm(&mut self, at: u32, now_us: u64) {
+        let floor = self.offline_floor_us;
+        let device = &mut self.devices[at as usize];
+        let live_since_us = self.live_since_us.unwrap_or(now_us);
+        let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, device.period_us(floor));
+        // One that fires earlier arms itself again.
+        if device.armed_tick == 0 || deadline / wheel::TICK_US < device.armed_tick {
+            device.armed_tick = self.wheel.arm(at, deadline);
+        }
+    }
+
+    /// Somebody looks at these devices until then.
+    pub fn handle_watch(&mut self, watch: &v1::Watch) {
+        for id in watch.device_ids.iter().filter_map(|id| DeviceId::from_slice(id)) {
+            if !self.index.contains_key(&id) {
+                continue;
+            }
+            if self.watched.len() < MAX_WATCHED || self.watched.contains_key(&id) {
+                let until_us = self.watched.entry(id).or_default();
+                *until_us = watch.until_us.max(*until_us);
+            } else {
+                metrics::counter!("breeze_collector_watches_refused_total").increment(1);
+            }
+        }
+    }
+
+    // ---- helpers ----
+
+    fn find_or_add(&mut self, id: DeviceId) -> Option<u32> {
+        if let Some(at) = self.index.get(&id) {
+            return Some(*at);
+        }
+        if self.devices.len() >= MAX_DEVICES {
+            return None;
+        }
+        let at = self.devices.len() as u32;
+        let device = Device::new(id, &self.region);
+        self.by_shard[usize::from(device.shard.number())].push(at);
+        self.devices.push(device);
+        self.index.insert(id, at);
+        Some(at)
+    }
+
+    fn mark_latest(&mut self, at: u32) {
+        let device = &mut self.devices[at as usize];
+        if !device.dirty.latest {
+            device.dirty.latest = true;
+            self.dirty_latest.push(at);
+        }
+        self.mark_digest(at);
+    }
+
+    fn mark_digest(&mut self, at: u32) {
+        let device = &mut self.devices[at as usize];
+        if !device.dirty.digest {
+            device.dirty.digest = true;
+            self.dirty_digest.push(at);
+        }
+    }
+
+    fn mark_facts(&mut self, at: u32) {
+        let device = &mut self.devices[at as usize];
+        if !device.dirty.facts {
+            device.dirty.facts = true;
+            self.dirty_facts.push(at);
+        }
+    }
+
+    fn push(&self, at: u32, session: SessionKey, body: v1::relay_frame::Body) -> Push {
+        Push {
+            relay_id: self.relays.get(usize::from(session.relay)).cloned().unwrap_or_default(),
+            device: self.devices[at as usize].id,
+            session_epoch: session.epoch,
+            frame: v1::RelayFrame { body: Some(body) },
+        }
+    }
+}
+
+/// The index of a relay's name. Beyond the limit all share one, which only blurs whose connection it was.
+fn intern(relays: &mut Vec<String>, name: &str) -> u16 {
+    if let Some(at) = relays.iter().position(|held| held == name) {
+        return at as u16;
+    }
+    if relays.len() < MAX_RELAYS {
+        relays.push(bounds::text(name.to_owned()));
+    }
+    (relays.len() - 1) as u16
+}
+
+fn is_plausible(envelope: Envelope, stamped: &v1::StampedHeartbeat, heartbeat: &v1::Heartbeat) -> bool {
+    let newest = envelope.received_us + MAX_FUTURE.as_micros() as u64;
+    let oldest = envelope.received_us.saturating_sub(MAX_SAMPLE_AGE.as_micros() as u64);
+    stamped.incarnation != 0
+        && heartbeat.seq != 0
+        && matches!(heartbeat.lane(), v1::Lane::Live | v1::Lane::Backlog)
+        && (oldest..=newest).contains(&stamped.sample_us)
+}
+
+/// Moves named values into rows; how many were dropped.
+fn push_named(
+    rows: &mut Vec<NamedRow>,
+    device: DeviceId,
+    at_ms: u64,
+    details: Vec<v1::NamedValue>,
+    custom: Vec<v1::NamedValue>,
+    left: &mut usize,
+) -> usize {
+    const CUSTOM: &str = "custom.";
+    let sent = details.len() + custom.len();
+    let before = rows.len();
+    let details = details.into_iter().take(MAX_DETAIL_VALUES).filter(|value| bounds::is_metric_name(&value.name, 0));
+    let custom = custom
+        .into_iter()
+        .take(MAX_CUSTOM_VALUES)
+        .filter(|value| bounds::is_metric_name(&value.name, CUSTOM.len()))
+        .map(|value| v1::NamedValue { name: format!("{CUSTOM}{}", value.name), ..value });
+    for value in details.chain(custom).filter(|value| value.value.is_finite()).take(*left) {
+        rows.push(NamedRow { device, at_ms, name: value.name, value: value.value });
+    }
+    let kept = rows.len() - before;
+    *left -= kept;
+    sent - kept
+}
+
+fn live_sample(id: DeviceId, stamped: &v1::StampedHeartbeat, heartbeat: &v1::Heartbeat) -> v1::LiveSample {
+    let named = |values: &[v1::NamedValue], most: usize| {
+        let valid = values.iter().filter(|value| bounds::is_metric_name(&value.name, 0) && value.value.is_finite());
+        valid.take(most).cloned().collect()
+    };
+    v1::LiveSample {
+        device_id: Bytes::copy_from_slice(&id.to_bytes()),
+        sample: Some(v1::StampedSample {
+            sample_us: stamped.sample_us,
+            scalars: heartbeat.scalars,
+            status: heartbeat.status,
+            details: named(&heartbeat.details, MAX_DETAIL_VALUES),
+            custom: named(&heartbeat.custom, MAX_CUSTOM_VALUES),
+        }),
+    }
+}

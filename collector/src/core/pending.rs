@@ -1,0 +1,61 @@
+//! The batch that is being gathered: rows by day, and inventory to be applied. What it holds depends
+//! on the stream's entries and on what was received before them, and on nothing else: a successor
+//! that reads the same entries makes the same batch, byte for byte.
+
+use breeze_proto::v1;
+use breeze_store::metrics::{FrozenBatch, HeartbeatRow, NamedRow};
+
+/// Names what [`Pending`] and the core make of entries. A change that gives other bytes for the same
+/// entries needs a new number, and the old way must stay until no boundary names it.
+pub const ENCODER_VERSION: u32 = 1;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A document and where its confirmation goes.
+#[derive(Debug)]
+pub struct InventoryWork {
+    pub device: u32,
+    pub session: super::presence::SessionKey,
+    pub received_us: u64,
+    pub document: v1::InventoryDocument,
+}
+
+/// Rows of one day.
+#[derive(Debug, Default)]
+pub struct DayRows {
+    pub day: u32,
+    pub heartbeats: Vec<HeartbeatRow>,
+    pub named: Vec<NamedRow>,
+}
+
+impl DayRows {
+    #[must_use]
+    pub fn freeze(&self) -> FrozenBatch {
+        FrozenBatch::encode(&self.heartbeats, &self.named)
+    }
+}
+
+/// The batch.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Positions, inclusive. 0: none yet.
+    pub first: u64,
+    pub last: u64,
+    pub days: Vec<DayRows>,
+    pub inventory: Vec<InventoryWork>,
+    pub rows: usize,
+}
+
+impl Pending {
+    pub(super) fn day(&mut self, at_ms: u64) -> &mut DayRows {
+        let day = (at_ms / DAY_MS) as u32;
+        let at = match self.days.iter().position(|rows| rows.day == day) {
+            Some(at) => at,
+            None => {
+                self.days.push(DayRows { day, ..DayRows::default() });
+                self.days.len() - 1
+            }
+        };
+        &mut self.days[at]
+    }
+}

@@ -1,0 +1,267 @@
+//! Whether a device is there: its live connections, told apart by relay and epoch, and the rules for
+//! what replaces what.
+//!
+//! - The same installation (nonce) with a higher counter replaces its older connection.
+//! - The end of a connection ends only that one, never a newer one.
+//! - A standby connection counts as presence and nothing else.
+//! - Two installations that take turns under one certificate are suspected of being clones. A
+//!   reinstallation changes the nonce once and never back.
+
+use smallvec::SmallVec;
+
+/// Connections of one device that are remembered as alive; the oldest is forgotten beyond.
+pub const MAX_SESSIONS: usize = 4;
+/// Installations that a device had before its present one.
+const MAX_FORMER: usize = 4;
+/// Returns to a former installation within [`CLONE_WINDOW_US`] that make a clone.
+const CLONE_RETURNS: u8 = 2;
+const CLONE_WINDOW_US: u64 = 3_600_000_000;
+/// After the last connection has ended, so that a reconnect does not show.
+pub const DISCONNECT_GRACE_US: u64 = 5_000_000;
+
+/// Which connection: the relay (an index of the core's) and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionKey {
+    pub relay: u16,
+    pub epoch: u64,
+}
+
+pub type Nonce = [u8; 16];
+
+/// A connection as its hello described it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    pub key: SessionKey,
+    /// `None`: known from a heartbeat only.
+    pub installation: Option<(Nonce, u64)>,
+    pub is_standby: bool,
+}
+
+/// What to do with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    GoOn,
+    /// The same installation is connected with this or a higher counter.
+    Stale,
+    CloneSuspected,
+}
+
+/// What a new connection did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connected {
+    pub verdict: Verdict,
+    /// The primary connection that it replaced.
+    pub replaced: Option<SessionKey>,
+}
+
+/// Of one device.
+#[derive(Debug, Clone, Default)]
+pub struct Presence {
+    sessions: SmallVec<[Session; 1]>,
+    /// The newest that ended: late heartbeats of it are data and no sign of life.
+    ended: Option<SessionKey>,
+    /// When the last connection ended; 0 while there is one.
+    pub ended_us: u64,
+    /// Nonce of the newest accepted primary connection.
+    installation: Option<Nonce>,
+    former: SmallVec<[Nonce; 1]>,
+    returns: u8,
+    returned_us: u64,
+}
+
+impl Presence {
+    /// What would be done with a connection, without doing it.
+    #[must_use]
+    pub fn judge(&self, session: &Session, now_us: u64) -> Verdict {
+        let Some((nonce, counter)) = session.installation else { return Verdict::GoOn };
+        if session.is_standby || self.sessions.iter().any(|held| held.key == session.key) {
+            return Verdict::GoOn;
+        }
+        let outranked = self
+            .sessions
+            .iter()
+            .filter(|held| !held.is_standby)
+            .any(|held| held.installation.is_some_and(|(held_nonce, held)| held_nonce == nonce && held >= counter));
+        if outranked {
+            return Verdict::Stale;
+        }
+        if self.is_return(nonce) && self.recent_returns(now_us) + 1 >= CLONE_RETURNS {
+            return Verdict::CloneSuspected;
+        }
+        Verdict::GoOn
+    }
+
+    fn is_return(&self, nonce: Nonce) -> bool {
+        self.installation != Some(nonce) && self.former.contains(&nonce)
+    }
+
+    fn recent_returns(&self, now_us: u64) -> u8 {
+        if now_us.saturating_sub(self.returned_us) < CLONE_WINDOW_US { self.returns } else { 0 }
+    }
+
+    /// A connection was accepted by a relay. Doing it again changes nothing.
+    pub fn handle_connected(&mut self, session: Session, now_us: u64) -> Connected {
+        let verdict = self.judge(&session, now_us);
+        let mut connected = Connected { verdict, replaced: None };
+        if verdict != Verdict::GoOn {
+            return connected;
+        }
+        if let Some(held) = self.sessions.iter_mut().find(|held| held.key == session.key) {
+            *held = session;
+            return connected;
+        }
+        if let (false, Some((nonce, _))) = (session.is_standby, session.installation) {
+            self.note_installation(nonce, now_us);
+            let primary = self.sessions.iter().position(|held| !held.is_standby);
+            connected.replaced = primary.map(|at| self.sessions.remove(at).key);
+        }
+        self.add(session);
+        connected
+    }
+
+    fn note_installation(&mut self, nonce: Nonce, now_us: u64) {
+        if self.is_return(nonce) {
+            self.returns = self.recent_returns(now_us) + 1;
+            self.returned_us = now_us;
+        }
+        let before = self.installation.replace(nonce).filter(|before| *before != nonce);
+        self.former.retain(|former| *former != nonce);
+        if let Some(before) = before {
+            if self.former.len() >= MAX_FORMER {
+                self.former.remove(0);
+            }
+            self.former.push(before);
+        }
+    }
+
+    fn add(&mut self, session: Session) {
+        if self.sessions.len() >= MAX_SESSIONS {
+            self.sessions.remove(0);
+        }
+        self.sessions.push(session);
+        self.ended_us = 0;
+    }
+
+    /// A connection ended. Whether it was the last.
+    pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64) -> bool {
+        let before = self.sessions.len();
+        self.sessions.retain(|held| held.key != key);
+        if self.sessions.len() == before {
+            return false;
+        }
+        self.ended = Some(key);
+        let last = self.sessions.is_empty();
+        if last {
+            self.ended_us = at_us.max(1);
+        }
+        last
+    }
+
+    /// Something came over a connection. Whether that shows that the device is there.
+    pub fn handle_sign_of_life(&mut self, key: SessionKey) -> bool {
+        if self.sessions.iter().any(|held| held.key == key) {
+            return true;
+        }
+        // Only a connection that ended, or one that was replaced by a newer one at the same relay,
+        // can be older than what is known.
+        let is_late = self.ended.is_some_and(|ended| ended.relay == key.relay && ended.epoch >= key.epoch)
+            || self.sessions.iter().any(|held| held.key.relay == key.relay && held.key.epoch > key.epoch);
+        if is_late {
+            return false;
+        }
+        if !self.sessions.iter().any(|held| !held.is_standby) {
+            self.add(Session { key, installation: None, is_standby: false });
+        }
+        true
+    }
+
+    /// Given up: none of its connections was heard of for too long.
+    pub fn handle_expired(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// The connection that frames to the device should take.
+    #[must_use]
+    pub fn primary(&self) -> Option<SessionKey> {
+        self.sessions.iter().rev().find(|held| !held.is_standby).map(|held| held.key)
+    }
+
+    /// When it counts as offline if nothing more comes. `live_since_us`: since when this collector
+    /// has seen everything that there is, without lagging.
+    #[must_use]
+    pub fn deadline_us(&self, last_seen_us: u64, live_since_us: u64, period_us: u64) -> u64 {
+        if self.sessions.is_empty() && self.ended_us > 0 {
+            self.ended_us.max(live_since_us).saturating_add(DISCONNECT_GRACE_US)
+        } else {
+            last_seen_us.max(live_since_us).saturating_add(period_us)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Nonce = [1; 16];
+    const B: Nonce = [2; 16];
+
+    fn session(relay: u16, epoch: u64, nonce: Nonce, counter: u64) -> Session {
+        Session { key: SessionKey { relay, epoch }, installation: Some((nonce, counter)), is_standby: false }
+    }
+
+    fn key(relay: u16, epoch: u64) -> SessionKey {
+        SessionKey { relay, epoch }
+    }
+
+    #[test]
+    fn a_higher_counter_replaces_and_a_lower_or_equal_one_is_stale() {
+        let mut presence = Presence::default();
+        assert_eq!(presence.handle_connected(session(0, 5, A, 2), 0).verdict, Verdict::GoOn);
+        assert_eq!(presence.judge(&session(1, 1, A, 2), 0), Verdict::Stale);
+        assert_eq!(presence.judge(&session(1, 1, A, 1), 0), Verdict::Stale);
+        assert_eq!(presence.judge(&session(0, 5, A, 2), 0), Verdict::GoOn, "it is itself");
+        let connected = presence.handle_connected(session(1, 1, A, 3), 0);
+        assert_eq!(connected, Connected { verdict: Verdict::GoOn, replaced: Some(key(0, 5)) });
+        assert_eq!(presence.primary(), Some(key(1, 1)));
+    }
+
+    #[test]
+    fn the_end_of_an_older_connection_never_ends_presence() {
+        let mut presence = Presence::default();
+        presence.handle_connected(session(0, 5, A, 2), 0);
+        presence.handle_connected(session(0, 6, A, 3), 0);
+        assert!(!presence.handle_disconnected(key(0, 5), 10));
+        assert_eq!(presence.deadline_us(100, 0, 50), 150);
+        assert!(presence.handle_disconnected(key(0, 6), 20));
+        assert_eq!(presence.deadline_us(100, 0, 50), 20 + DISCONNECT_GRACE_US);
+        assert!(!presence.handle_sign_of_life(key(0, 6)), "late data of an ended connection is no presence");
+        assert!(!presence.handle_sign_of_life(key(0, 5)));
+        assert!(presence.handle_sign_of_life(key(0, 7)), "a connection whose beginning was not seen");
+        assert_eq!(presence.deadline_us(100, 0, 50), 150);
+    }
+
+    #[test]
+    fn a_standby_connection_is_presence_and_replaces_nothing() {
+        let mut presence = Presence::default();
+        presence.handle_connected(session(0, 1, A, 5), 0);
+        let standby = Session { is_standby: true, ..session(1, 1, A, 4) };
+        assert_eq!(presence.handle_connected(standby, 0), Connected { verdict: Verdict::GoOn, replaced: None });
+        assert!(!presence.handle_disconnected(key(0, 1), 10));
+        assert_eq!(presence.primary(), None);
+    }
+
+    #[test]
+    fn alternating_installations_are_clones_and_a_reinstallation_is_not() {
+        let mut presence = Presence::default();
+        let connect = |presence: &mut Presence, epoch, nonce, now| {
+            presence.handle_connected(session(0, epoch, nonce, epoch), now).verdict
+        };
+        assert_eq!(connect(&mut presence, 1, A, 0), Verdict::GoOn);
+        assert_eq!(connect(&mut presence, 2, B, 1), Verdict::GoOn, "a reinstallation");
+        assert_eq!(connect(&mut presence, 3, B, 2), Verdict::GoOn);
+        assert_eq!(connect(&mut presence, 4, A, 3), Verdict::GoOn, "a restored image");
+        assert_eq!(connect(&mut presence, 5, B, 4), Verdict::CloneSuspected);
+        assert_eq!(connect(&mut presence, 6, A, 5), Verdict::GoOn, "the one that is there may stay");
+        assert_eq!(connect(&mut presence, 7, B, 6 + CLONE_WINDOW_US), Verdict::GoOn, "long ago");
+    }
+}
