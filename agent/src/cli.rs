@@ -186,9 +186,15 @@ fn unenroll(dir: &StateDir) -> anyhow::Result<()> {
 /// The environment's usual variables stand in for what is not given.
 fn proxy(args: &ProxyArgs) -> anyhow::Result<ProxySettings> {
     let variable = |names: [&str; 2]| names.into_iter().find_map(|name| std::env::var(name).ok());
-    let proxy = args.proxy.clone().or_else(|| variable(["HTTPS_PROXY", "https_proxy"]));
-    let no_proxy = args.no_proxy.clone().or_else(|| variable(["NO_PROXY", "no_proxy"]));
-    ProxySettings::new(proxy.as_deref(), no_proxy.as_deref().unwrap_or_default())
+    let no_proxy = args.no_proxy.clone().or_else(|| variable(["NO_PROXY", "no_proxy"])).unwrap_or_default();
+    match &args.proxy {
+        Some(proxy) => ProxySettings::new(Some(proxy), &no_proxy),
+        // Set for everything on this machine, and hardly meant for the machine itself.
+        None => ProxySettings::new(
+            variable(["HTTPS_PROXY", "https_proxy"]).as_deref(),
+            &format!("{no_proxy},localhost,127.0.0.1,::1"),
+        ),
+    }
 }
 
 fn read_key(file: Option<PathBuf>) -> anyhow::Result<EnrollmentKey> {

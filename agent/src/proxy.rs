@@ -44,10 +44,9 @@ impl ProxySettings {
 
     fn for_host(&self, host: &str) -> Option<&Url> {
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-        let direct = is_loopback(&host)
-            || self.direct.iter().any(|entry| {
-                entry == "*" || *entry == host || host.ends_with(&format!(".{}", entry.trim_start_matches('.')))
-            });
+        let direct = self.direct.iter().any(|entry| {
+            entry == "*" || *entry == host || host.ends_with(&format!(".{}", entry.trim_start_matches('.')))
+        });
         self.proxy.as_ref().filter(|_| !direct)
     }
 }
@@ -144,9 +143,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_and_listed_hosts_are_reached_directly() {
-        let settings = ProxySettings::new(Some("http://u:p@proxy:3128"), "example.com, .corp.test").expect("valid");
-        for direct in ["localhost", "127.0.0.1", "[::1]", "example.com", "a.example.com", "x.corp.test"] {
+    fn listed_hosts_are_reached_directly() {
+        let settings = ProxySettings::new(Some("http://u:p@proxy:3128"), "::1,example.com, .corp.test").expect("valid");
+        for direct in ["[::1]", "example.com", "a.example.com", "x.corp.test"] {
             assert!(settings.for_host(direct).is_none(), "{direct}");
         }
         assert!(settings.for_host("notexample.com").is_some());

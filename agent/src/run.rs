@@ -93,8 +93,7 @@ pub async fn run(dir: StateDir, proxy: ProxySettings, stop: impl Future<Output =
     agent.session.handle_timeout(agent.now());
     loop {
         agent.carry_out();
-        agent.write_status(false);
-        let sleep = agent.time_to_wakeup();
+        let sleep = agent.write_status().min(agent.time_to_wakeup());
         tokio::select! {
             biased;
             () = &mut stop => break,
@@ -341,29 +340,31 @@ impl Agent {
         self.dialer = Dialer::new(&self.identity, self.session.documents().root(), self.proxy.clone(), floor);
     }
 
-    fn write_status(&mut self, now_at_once: bool) {
-        let now_us = self.system.boottime_us();
-        if !now_at_once && now_us < self.written_us + STATUS_PERIOD_US {
-            return;
-        }
+    /// Writes the status file if there is news; how long it may wait before it is tried again.
+    fn write_status(&mut self) -> Duration {
         let status = self.session.status();
         if self.written.as_ref() == Some(&status) {
-            return;
+            return Duration::MAX;
         }
+        let now_us = self.system.boottime_us();
+        let due_us = self.written_us + STATUS_PERIOD_US;
         if self.written.as_ref().map(|written| written.phase) != Some(status.phase) {
             log_phase(&status);
+        } else if now_us < due_us {
+            return Duration::from_micros(due_us - now_us);
         }
         if let Err(error) = StatusFile::of(&self.identity, &status).save(&self.dir) {
             tracing::debug!("{error:#}");
         }
         self.written = Some(status);
         self.written_us = now_us;
+        Duration::MAX
     }
 
     async fn stop(mut self) {
         self.session.handle_stop(self.now());
         self.carry_out();
-        self.write_status(true);
+        self.write_status();
         // A goodbye that a dead relay never takes must not hold up the system's shutdown.
         let _all =
             tokio::time::timeout(STOP_PATIENCE, async { while self.closing.join_next().await.is_some() {} }).await;

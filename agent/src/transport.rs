@@ -134,6 +134,14 @@ impl Dialer {
         Link { orders, task }
     }
 
+    /// QUIC to a relay as an agent speaks it, for whoever brings an endpoint of his own.
+    ///
+    /// # Errors
+    /// If the device's certificate does not fit its key.
+    pub fn quic_config(&self, relay_id: &str) -> anyhow::Result<quinn::ClientConfig> {
+        quic::client_config(self, relay_id)
+    }
+
     /// TLS to a relay: our certificate, our authorities, its id.
     fn relay_tls(&self, relay_id: &str) -> anyhow::Result<ClientConfig> {
         let verifier = pki::RelayVerifier::new(self.tls.authorities.clone(), relay_id, self.tls.time_floor_s);

@@ -41,7 +41,7 @@ pub(super) async fn run(
     Err(failure)
 }
 
-fn client_config(dialer: &Dialer, relay_id: &str) -> anyhow::Result<ClientConfig> {
+pub(super) fn client_config(dialer: &Dialer, relay_id: &str) -> anyhow::Result<ClientConfig> {
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(dialer.relay_tls(relay_id)?).context("TLS for QUIC")?;
     let mut transport = TransportConfig::default();
     transport
