@@ -1,1 +1,285 @@
-//! Placeholder.
+//! The control plane: tenancy, people, enrolment and trust, the directory of devices, the API and
+//! the dashboard.
+//!
+//! [`ControlPlane::open`] makes keys and records and opens no socket; then [`ControlPlane::serve`]
+//! listens, answers relays on the bus and keeps what commits left to be done.
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod context;
+pub mod error;
+pub mod keyring;
+pub mod pki;
+pub mod routes;
+pub mod server;
+pub mod tasks;
+mod web;
+
+pub use config::{Config, Tls};
+pub use context::{App, RenderMetrics};
+
+use crate::{
+    api::{Cursors, rate::Limits, time::now_ms},
+    app::{enrollment, password::Passwords, setup},
+    context::Shared,
+    keyring::{KeyFolder, Keyring},
+    pki::{
+        CertificateAuthority, LocalCa, LocalSigner, Signer, authority::Authority, renewal::Renewals,
+        revocation::Revocations,
+    },
+};
+use anyhow::Context as _;
+use breeze_bus::{
+    Bus,
+    status::{Report, Reporter, gauge},
+};
+use breeze_proto::{
+    enroll::EnrollmentKey,
+    v1::{Relay, SignedRoot},
+};
+use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::Identity};
+use breeze_store::{
+    metrics::Metrics,
+    model::{audit::AuditLog, instance},
+    state::State,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// What the control plane stands on.
+#[derive(Clone)]
+pub struct Deps {
+    pub bus: Arc<dyn Bus>,
+    pub state: Arc<dyn State>,
+    pub metrics: Arc<dyn Metrics>,
+    /// Renders the process's metrics at `/metrics`.
+    pub render_metrics: Option<RenderMetrics>,
+}
+
+impl std::fmt::Debug for Deps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deps").finish_non_exhaustive()
+    }
+}
+
+/// An opened control plane that does not listen yet.
+#[derive(Debug)]
+pub struct ControlPlane {
+    app: App,
+    signer: Arc<dyn Signer>,
+}
+
+/// A control plane that serves.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The one-time set-up link; none when it is set up.
+    pub setup_url: Option<String>,
+    app: App,
+    tasks: Tasks,
+}
+
+/// The OpenAPI document of the whole API, pretty-printed, the same at every call.
+#[must_use]
+pub fn openapi_json() -> String {
+    let document = routes::api().into_openapi();
+    let mut text =
+        document.to_pretty_json().unwrap_or_else(|error| unreachable!("the document is plain data: {error}"));
+    text.push('\n');
+    text
+}
+
+/// Opens and serves in one step, for relays whose addresses are known.
+///
+/// # Errors
+/// As [`ControlPlane::open`] and [`ControlPlane::serve`].
+pub async fn start(config: Config, deps: Deps, relays: Vec<Relay>, shutdown: Shutdown) -> anyhow::Result<Handle> {
+    ControlPlane::open(config, deps).await?.serve(relays, shutdown).await
+}
+
+impl ControlPlane {
+    /// Checks the configuration, loads or makes keys, and makes the first tenant at the first start.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, keys cannot be read, or the store refuses.
+    pub async fn open(config: Config, deps: Deps) -> anyhow::Result<Self> {
+        config.check()?;
+        let folder = KeyFolder::open(&config.data)?;
+        let keyring = Keyring::open(&folder)?;
+        let Deps { bus, state, metrics, render_metrics } = deps;
+        let record =
+            instance::open(&*state, &setup::FIRST_NAMES, now_ms()).await.context("cannot open the instance")?;
+        let ca: Arc<dyn CertificateAuthority> = Arc::new(LocalCa::open(&folder)?);
+        let signer: Arc<dyn Signer> = Arc::new(LocalSigner::open(&folder, record.id, ca.spki_sha256())?);
+        let revocations =
+            Arc::new(Revocations { state: Arc::clone(&state), bus: Arc::clone(&bus), signer: Arc::clone(&signer) });
+        let renewals = Renewals {
+            state: Arc::clone(&state),
+            ca: Arc::clone(&ca),
+            key: keyring.derive("renewal challenge"),
+            lifetime: Duration::from_secs(config.device_certificate_s),
+        };
+        let authority = Arc::new(Authority::new(
+            Arc::clone(&state),
+            ca,
+            Arc::clone(&signer),
+            Arc::clone(&revocations),
+            renewals,
+            config.heartbeat_interval_s * 1_000,
+        ));
+        let audit = Arc::new(AuditLog::new(Arc::clone(&state), keyring.derive("audit")));
+        let outbox = Arc::new(tasks::outbox::assemble(&state, &bus, &audit, revocations));
+        let app = App::new(Shared {
+            cursors: Cursors::new(keyring.derive("cursors")),
+            csrf_key: keyring.derive("csrf"),
+            limits: Limits::default(),
+            passwords: Passwords::new()?,
+            audit,
+            outbox,
+            authority,
+            started_ms: now_ms(),
+            setup_required: AtomicBool::new(record.initialised_ms.is_none()),
+            ready: AtomicBool::new(false),
+            address: OnceLock::new(),
+            config,
+            state,
+            bus,
+            metrics,
+            render_metrics,
+            keyring,
+        });
+        // What an earlier run left must be there before anything asks for it.
+        setup::deliver(&app, &record)
+            .await
+            .map_err(|error| anyhow::anyhow!("cannot make the first tenant: {error:?}"))?;
+        Ok(Self { app, signer })
+    }
+
+    /// A certificate and key for a relay, good for a year. `names` are the host names and addresses
+    /// that agents connect to.
+    ///
+    /// # Errors
+    /// When a name is not one.
+    pub fn relay_identity(&self, relay_id: &str, names: &[String]) -> anyhow::Result<Identity> {
+        self.app.authority.ca().issue_server(&format!("breeze:relay:{relay_id}"), names)
+    }
+
+    /// The certification authority's certificate, DER: what relays accept device certificates from.
+    #[must_use]
+    pub fn ca_certificate_der(&self) -> Vec<u8> {
+        self.app.authority.ca().certificate_der().to_vec()
+    }
+
+    /// Every version of the root document, oldest first: what relays check documents against.
+    #[must_use]
+    pub fn roots(&self) -> Vec<SignedRoot> {
+        self.signer.roots()
+    }
+
+    /// A key that this machine's own agent can enrol with, before anybody has set up. The one of the
+    /// start before is revoked.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn local_enrollment_key(&self) -> anyhow::Result<EnrollmentKey> {
+        enrollment::local_key(&self.app).await
+    }
+
+    /// What handlers and tasks share.
+    #[must_use]
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Begins to answer relays on the bus and to listen, until `shutdown`.
+    ///
+    /// # Errors
+    /// When the address is taken, certificates cannot be read, or store or bus refuse.
+    pub async fn serve(self, relays: Vec<Relay>, shutdown: Shutdown) -> anyhow::Result<Handle> {
+        let Self { app, signer: _ } = self;
+        app.authority.set_relays(relays).await?;
+        let (listener, addr) = server::bind(&app.config)?;
+        let tls = server::tls(&app.config, &**app.authority.ca())?;
+        app.address.get_or_init(|| addr);
+        let tasks = Tasks::new("control-plane", shutdown.clone());
+        for (question, service) in tasks::authority::open(&app.bus).await? {
+            let answering = tasks::authority::answer(question, service, Arc::clone(&app.authority), shutdown.token());
+            tasks.spawn(question.subject(), answering);
+        }
+        let (authority, stop) = (Arc::clone(&app.authority), shutdown.token());
+        tasks.spawn("documents", async move {
+            tasks::authority::refresh(authority, stop).await;
+            Ok(())
+        });
+        let (outbox, stop) = (Arc::clone(&app.outbox), shutdown.token());
+        tasks.spawn("outbox", async move {
+            tasks::outbox::sweep(outbox, stop).await;
+            Ok(())
+        });
+        let token = setup::arm(&app).await?;
+        let setup_url = token.map(|token| format!("{}/setup#token={token}", app.origin()));
+        app.ready.store(true, Ordering::Release);
+        let (reported, stop) = (app.clone(), shutdown.token());
+        let config = &app.config;
+        let reporter =
+            Reporter::new(Arc::clone(&app.bus), "control-plane", &config.id, &config.region, env!("CARGO_PKG_VERSION"));
+        tasks.spawn("status", async move {
+            reporter.run(stop, move || report(&reported)).await;
+            Ok(())
+        });
+        let (drained, stop) = (app.clone(), shutdown.token());
+        let serving = server::serve(listener, tls, server::Switch::new(app.clone()), shutdown.token());
+        tasks.spawn("http", async move {
+            let result = serving.await;
+            drained.ready.store(false, Ordering::Release);
+            drop(stop);
+            result
+        });
+        Ok(Handle { addr, setup_url, app, tasks })
+    }
+}
+
+fn report(app: &App) -> Report {
+    let ready = app.ready.load(Ordering::Acquire);
+    let up_s = (now_ms().saturating_sub(app.started_ms)) as f64 / 1_000.0;
+    let message = if app.setup_required.load(Ordering::Acquire) { "waits for set-up" } else { "" };
+    Report { ready, message: message.to_owned(), gauges: vec![gauge("uptime", "seconds", up_s)] }
+}
+
+impl Handle {
+    /// Names the relays anew.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn set_relays(&self, relays: Vec<Relay>) -> anyhow::Result<()> {
+        self.app.authority.set_relays(relays).await
+    }
+
+    /// What handlers and tasks share.
+    #[must_use]
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Where the dashboard is.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.app.origin()
+    }
+
+    /// Waits until every task has ended after shutdown began.
+    ///
+    /// # Errors
+    /// The first task's failure.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.tasks.finish(server::DRAIN + Duration::from_secs(2)).await
+    }
+}

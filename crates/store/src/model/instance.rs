@@ -213,12 +213,12 @@ pub async fn complete_setup(
     Err(record::contended().into())
 }
 
-/// Makes what a plan says; what is there already is left alone. Returns the partitions whose outbox
-/// is to be delivered.
+/// Makes what a plan says; what is there already is left alone. The outboxes of organization and site
+/// are to be delivered after this.
 ///
 /// # Errors
 /// The store's.
-pub async fn carry_out(state: &dyn State, payload: &[u8]) -> Result<Vec<(CommitTable, Vec<u8>)>, ModelError> {
+pub async fn carry_out(state: &dyn State, payload: &[u8]) -> Result<(), ModelError> {
     let plan: Plan = record::decode(payload)?;
     tenancy::put_partner(state, &plan.partner).await?;
     tenancy::put_organization(state, &plan.organization).await?;
@@ -226,8 +226,5 @@ pub async fn carry_out(state: &dyn State, payload: &[u8]) -> Result<Vec<(CommitT
     if let Some(user) = &plan.user {
         people::create(state, user).await?;
     }
-    Ok(vec![
-        (tenancy::ORGANIZATIONS, plan.organization.id.to_bytes().to_vec()),
-        (tenancy::SITES, plan.site.id.to_bytes().to_vec()),
-    ])
+    Ok(())
 }

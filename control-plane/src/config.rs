@@ -1,0 +1,99 @@
+//! What the control plane is told at its start.
+
+use serde::Deserialize;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use url::Url;
+
+/// How the API is served.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Tls {
+    /// Plain HTTP; only on a loopback address.
+    None,
+    /// With a certificate of the instance's own certification authority.
+    #[default]
+    OwnCa,
+    /// With a given certificate (PEM, chain leaf first) and key (PEM).
+    Files { cert: PathBuf, key: PathBuf },
+}
+
+/// The configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Of this node, unique among the control plane's.
+    pub id: String,
+    pub region: String,
+    pub listen: SocketAddr,
+    /// What people type; the dashboard's origin. Without it: `listen`.
+    pub public_url: Option<Url>,
+    pub tls: Tls,
+    /// Holds the folder `keys`.
+    pub data: PathBuf,
+    /// Folder with `breeze-agent-linux-<arch>`, handed out by the installer.
+    pub agent_binaries: Option<PathBuf>,
+    /// How long a set-up link works, in seconds.
+    pub setup_link_s: u64,
+    /// Heartbeat period that every agent is told, in seconds; 1 to 3600.
+    pub heartbeat_interval_s: u32,
+    /// How long a device's certificate is good, in seconds.
+    pub device_certificate_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: "control-plane-1".into(),
+            region: "local".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            public_url: None,
+            tls: Tls::default(),
+            data: PathBuf::from("data"),
+            agent_binaries: None,
+            setup_link_s: 24 * 3600,
+            heartbeat_interval_s: 60,
+            device_certificate_s: 7 * 24 * 3600,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what no type can.
+    ///
+    /// # Errors
+    /// Names the key and says what to write instead.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.tls == Tls::None && !self.listen.ip().is_loopback() {
+            anyhow::bail!(
+                "tls = \"none\" is for loopback addresses only, and listen is {}; use tls = \"own_ca\" or give files",
+                self.listen
+            );
+        }
+        if !(1..=3600).contains(&self.heartbeat_interval_s) {
+            anyhow::bail!("heartbeat_interval_s must be between 1 and 3600, and is {}", self.heartbeat_interval_s);
+        }
+        if self.device_certificate_s < 60 {
+            anyhow::bail!("device_certificate_s must be at least 60, and is {}", self.device_certificate_s);
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub const fn setup_link(&self) -> Duration {
+        Duration::from_secs(self.setup_link_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_refused_off_loopback() {
+        let mut config = Config { tls: Tls::None, ..Config::default() };
+        assert!(config.check().is_ok());
+        config.listen = SocketAddr::from(([0, 0, 0, 0], 80));
+        let error = config.check().expect_err("refused").to_string();
+        assert!(error.contains("loopback") && error.contains("0.0.0.0:80"), "{error}");
+    }
+}

@@ -1,0 +1,115 @@
+//! What every handler and task of this node shares.
+
+use crate::{
+    api::{Cursors, rate::Limits},
+    app::password::Passwords,
+    config::{Config, Tls},
+    error::ApiError,
+    keyring::Keyring,
+    pki::authority::Authority,
+};
+use breeze_bus::Bus;
+use breeze_store::{
+    metrics::Metrics,
+    model::{audit::AuditLog, outbox::Outbox},
+    state::{CommitTable, State},
+};
+use std::{
+    fmt,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+use url::Url;
+
+/// Renders the process's metrics for Prometheus.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Shared state; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// See [`App`].
+pub struct Shared {
+    pub config: Config,
+    pub state: Arc<dyn State>,
+    pub bus: Arc<dyn Bus>,
+    pub metrics: Arc<dyn Metrics>,
+    pub render_metrics: Option<RenderMetrics>,
+    pub keyring: Keyring,
+    pub cursors: Cursors,
+    pub csrf_key: [u8; 32],
+    pub limits: Limits,
+    pub passwords: Passwords,
+    pub audit: Arc<AuditLog>,
+    pub outbox: Arc<Outbox>,
+    pub authority: Arc<Authority>,
+    pub started_ms: u64,
+    /// Whether nobody has set up yet.
+    pub setup_required: AtomicBool,
+    /// Whether everything answers.
+    pub ready: AtomicBool,
+    /// Where it listens, known when it does.
+    pub address: OnceLock<SocketAddr>,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    #[must_use]
+    pub fn serves_tls(&self) -> bool {
+        self.config.tls != Tls::None
+    }
+
+    /// The dashboard's origin, without a slash at its end.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match &self.config.public_url {
+            Some(url) => url.origin().ascii_serialization(),
+            None => {
+                let scheme = if self.serves_tls() { "https" } else { "http" };
+                let address = self.address.get().copied().unwrap_or(self.config.listen);
+                format!("{scheme}://{address}")
+            }
+        }
+    }
+
+    /// Whether a browser's `Origin` is this server: as configured, or as the request's `Host` says.
+    #[must_use]
+    pub fn is_own_origin(&self, origin: &str, host: Option<&str>) -> bool {
+        let Ok(parsed) = Url::parse(origin) else { return false };
+        let scheme = if self.serves_tls() { "https" } else { "http" };
+        let by_host = host
+            .and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok())
+            .is_some_and(|own| own.origin() == parsed.origin());
+        by_host || self.config.public_url.as_ref().is_some_and(|own| own.origin() == parsed.origin())
+    }
+
+    /// Delivers what a commit has just left in its partition, so that a following read sees it.
+    ///
+    /// # Errors
+    /// `unavailable`: the change is made, and what follows from it will be.
+    pub async fn deliver_now(&self, table: CommitTable, partition: &[u8]) -> Result<(), ApiError> {
+        self.outbox.deliver(table, partition).await.map_err(|error| {
+            tracing::warn!(table = table.name, error = %error, "outbox item waits");
+            ApiError::unavailable("The change is stored; a part that follows from it takes a moment longer.")
+        })
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("id", &self.config.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! Handlers of the outbox's topics, and the sweeper.
+
+use async_trait::async_trait;
+use breeze_bus::Bus;
+use breeze_proto::{
+    subject,
+    v1::{DirectoryChange, DirectorySource},
+};
+use breeze_store::{
+    model::{
+        audit::{self, AuditLog},
+        device, enrollment, index, instance,
+        outbox::{Deliver, Delivery, DeliveryError, Outbox},
+        people, tenancy,
+    },
+    state::{CommitTable, State},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How often the sweeper looks for what was left behind.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tables whose commits have an outbox of ours.
+pub const TABLES: [CommitTable; 6] =
+    [instance::INSTANCE, tenancy::ORGANIZATIONS, tenancy::SITES, people::USERS, enrollment::KEYS, device::DEVICES];
+
+/// Lists.
+#[derive(Debug)]
+struct Index(Arc<dyn State>);
+
+#[async_trait]
+impl Deliver for Index {
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
+        Ok(index::apply(&*self.0, delivery.position.version, &delivery.payload).await?)
+    }
+}
+
+/// The first tenant and user.
+#[derive(Debug)]
+struct Setup(Arc<dyn State>);
+
+#[async_trait]
+impl Deliver for Setup {
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
+        Ok(instance::carry_out(&*self.0, &delivery.payload).await?)
+    }
+}
+
+/// A device's record goes to every directory.
+#[derive(Debug)]
+struct Directory(Arc<dyn Bus>);
+
+#[async_trait]
+impl Deliver for Directory {
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
+        let version = delivery.position.version;
+        let change = DirectoryChange {
+            device_id: delivery.partition.clone(),
+            source: DirectorySource::Config.into(),
+            version,
+            record: delivery.payload.clone(),
+        };
+        let id = format!("config/{}/{version}", hex::encode(&delivery.partition));
+        self.0
+            .append(subject::DIRECTORY_STREAM, &id, Bytes::from(change.encode_to_vec()))
+            .await
+            .map(|_| ())
+            .map_err(|error| DeliveryError(error.to_string()))
+    }
+}
+
+/// The outbox with all handlers.
+pub fn assemble(
+    state: &Arc<dyn State>,
+    bus: &Arc<dyn Bus>,
+    audit_log: &Arc<AuditLog>,
+    revocations: Arc<dyn Deliver>,
+) -> Outbox {
+    Outbox::new(Arc::clone(state), &TABLES)
+        .on(index::TOPIC, Arc::new(Index(Arc::clone(state))))
+        .on(instance::SETUP_TOPIC, Arc::new(Setup(Arc::clone(state))))
+        .on(device::DIRECTORY_TOPIC, Arc::new(Directory(Arc::clone(bus))))
+        .on(device::REVOKE_TOPIC, revocations)
+        .on(audit::TOPIC, Arc::<AuditLog>::clone(audit_log))
+}
+
+/// Delivers again and again what is left, until `stop`.
+pub async fn sweep(outbox: Arc<Outbox>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match outbox.sweep().await {
+            Ok(failed) => metrics::gauge!("breeze_outbox_waiting_partitions").set(failed as f64),
+            Err(error) => tracing::warn!(error = %error, "the outbox cannot be swept"),
+        }
+    }
+}
