@@ -64,11 +64,13 @@ pub struct Tuning {
     pub backoff_cap_us: u64,
     /// First probe for QUIC while on WebSocket; doubles up to sixteen times that.
     pub probe_us: u64,
+    /// Instead of what the server asks for, in milliseconds.
+    pub heartbeat_ms: Option<u32>,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { head_start_us: 1_500_000, return_spread_us: 10 * SECOND, backoff_cap_us: 5 * MINUTE, probe_us: MINUTE }
+        Self { head_start_us: 1_500_000, return_spread_us: 10 * SECOND, backoff_cap_us: 5 * MINUTE, probe_us: MINUTE, heartbeat_ms: None }
     }
 }
 
@@ -217,7 +219,7 @@ impl<S: Storage> Session<S> {
         if session.spool.counters().incarnation == 0 {
             session.begin_incarnation();
         }
-        session.intervals = session.documents.intervals(session.now_s(now));
+        session.intervals = session.wanted_intervals(now);
         session
     }
 
@@ -315,6 +317,11 @@ impl<S: Storage> Session<S> {
         self.handle_timeout(now);
     }
 
+    fn wanted_intervals(&self, now: Now) -> Intervals {
+        let asked = self.documents.intervals(self.now_s(now));
+        Intervals { heartbeat_ms: self.tuning.heartbeat_ms.unwrap_or(asked.heartbeat_ms), ..asked }
+    }
+
     fn dispatch(&mut self, link: LinkId, body: relay_frame::Body, now: Now) {
         use relay_frame::Body as Relay;
         match body {
@@ -408,7 +415,7 @@ impl<S: Storage> Session<S> {
 
     fn drive_heartbeats(&mut self, now: Now) {
         let before = self.intervals;
-        self.intervals = self.documents.intervals(self.now_s(now));
+        self.intervals = self.wanted_intervals(now);
         if self.revoked.is_some() {
             self.next_sample_us = now.mono_us;
             return;

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "breeze-control-plane",
         ],
     ),
-    ("breeze-loadtest", &["breeze-proto", "breeze-agent-core"]),
+    ("breeze-loadtest", &["breeze-proto", "breeze-agent-core", "breeze-agent"]),
     ("xtask", &[]),
 ];
 
