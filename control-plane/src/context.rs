@@ -4,8 +4,10 @@ use crate::{
     api::{Cursors, rate::Limits},
     app::password::Passwords,
     config::{Config, Tls},
+    directory::Directory,
     error::ApiError,
     keyring::Keyring,
+    live::Live,
     pki::authority::Authority,
 };
 use breeze_bus::Bus;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub setup_required: AtomicBool,
     /// Whether everything answers.
     pub ready: AtomicBool,
+    pub directory: Arc<Directory>,
+    pub live: Arc<Live>,
     /// Where it listens, known when it does.
     pub address: OnceLock<SocketAddr>,
 }

@@ -19,7 +19,8 @@ pub use compile::MAX_PATTERN_BYTES;
 pub use feed::{Feed, FeedConfig};
 pub use index::{MAX_DEVICES, MAX_TAGS, MAX_TOMBSTONES};
 pub use query::{
-    ListPage, ListQuery, MAX_FACET_TAGS, MAX_SEARCH_BYTES, MAX_SEARCH_WORDS, Position, Sort, SortField, SortValue, Totals,
+    ListPage, ListQuery, MAX_FACET_TAGS, MAX_SEARCH_BYTES, MAX_SEARCH_WORDS, Position, Sort, SortField, SortValue,
+    Totals,
 };
 pub use record::{Change, ConfigRecord, Status};
 pub use summary::{DeviceFigures, DeviceHealth, DeviceStatus, DeviceSummary, Facets, Reference};
@@ -130,6 +131,16 @@ impl Directory {
             let (organization, site) = index.columns.tenant(slot);
             scope.allows(organization, site)
         })
+    }
+
+    /// A number that rises when more than the figures of a device changes; `None` if it is not there
+    /// for the caller.
+    #[must_use]
+    pub fn told(&self, scope: &Scope, device: DeviceId) -> Option<u64> {
+        let index = self.index.read();
+        let slot = index.visible_slot(device)?;
+        let (organization, site) = index.columns.tenant(slot);
+        scope.allows(organization, site).then(|| index.columns.cells[slot].changed_status)
     }
 
     /// Totals and the devices that an overview names.

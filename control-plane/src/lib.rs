@@ -8,8 +8,11 @@ pub mod api;
 pub mod app;
 pub mod config;
 pub mod context;
+pub mod directory;
 pub mod error;
+pub mod filter;
 pub mod keyring;
+pub mod live;
 pub mod pki;
 pub mod routes;
 pub mod server;
@@ -23,6 +26,7 @@ use crate::{
     api::{Cursors, rate::Limits, time::now_ms},
     app::{enrollment, password::Passwords, setup},
     context::Shared,
+    directory::{Feed, FeedConfig},
     keyring::{KeyFolder, Keyring},
     pki::{
         CertificateAuthority, LocalCa, LocalSigner, Signer, authority::Authority, renewal::Renewals,
@@ -148,6 +152,8 @@ impl ControlPlane {
             started_ms: now_ms(),
             setup_required: AtomicBool::new(record.initialised_ms.is_none()),
             ready: AtomicBool::new(false),
+            directory: Arc::default(),
+            live: Arc::default(),
             address: OnceLock::new(),
             config,
             state,
@@ -224,6 +230,15 @@ impl ControlPlane {
             tasks::outbox::sweep(outbox, stop).await;
             Ok(())
         });
+        let regions = vec![app.config.region.clone()];
+        let feed = Feed::new(
+            Arc::clone(&app.directory),
+            Arc::clone(&app.state),
+            Arc::clone(&app.bus),
+            FeedConfig { regions },
+        );
+        tasks.spawn("directory", feed.run(shutdown.token()));
+        tasks.spawn("live", live::run(app.clone(), shutdown.token()));
         let token = setup::arm(&app).await?;
         let setup_url = token.map(|token| format!("{}/setup#token={token}", app.origin()));
         app.ready.store(true, Ordering::Release);

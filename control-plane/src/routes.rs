@@ -4,14 +4,18 @@
 pub mod agents;
 pub mod audit_logs;
 pub mod auth;
+pub mod devices;
 pub mod docs;
 pub mod enrollment_keys;
 pub mod health;
 pub mod install;
 pub mod instance;
 pub mod orgs;
+pub mod overview;
 pub mod pending_devices;
 pub mod setup;
+pub mod status;
+pub mod ws;
 
 use crate::api::Api;
 use breeze_proto::id::{OrgId, PartnerId, SiteId};
@@ -93,6 +97,10 @@ pub fn without_setup() -> Api {
     let api = instance::register(api);
     let api = auth::register(api);
     let api = agents::register(api);
+    let api = devices::register(api);
+    let api = overview::register(api);
+    let api = status::register(api);
+    let api = ws::register(api);
     let api = enrollment_keys::register(api);
     let api = pending_devices::register(api);
     let api = orgs::register(api);

@@ -239,12 +239,8 @@ impl<'a> Node<'a> {
             Field::CpuPercent => Self::number(|cell| permille(cell.cpu_permille), test),
             Field::RamPercent => Self::number(|cell| permille(cell.ram_permille), test),
             Field::DiskPercent => Self::number(|cell| permille(cell.disk_permille), test),
-            Field::UptimeS => {
-                Self::number(|cell| (cell.uptime_s != NO_UPTIME).then(|| f64::from(cell.uptime_s)), test)
-            }
-            Field::CpuThreads => {
-                Self::number(|cell| (cell.cpu_threads > 0).then(|| f64::from(cell.cpu_threads)), test)
-            }
+            Field::UptimeS => Self::number(|cell| (cell.uptime_s != NO_UPTIME).then(|| f64::from(cell.uptime_s)), test),
+            Field::CpuThreads => Self::number(|cell| (cell.cpu_threads > 0).then(|| f64::from(cell.cpu_threads)), test),
             Field::RamGb => Self::number(|cell| (cell.ram_mib > 0).then(|| gib(cell.ram_mib)), test),
             Field::DiskGb => Self::number(|cell| (cell.disk_gib > 0).then(|| f64::from(cell.disk_gib)), test),
             Field::LastSeenAt => Self::time(|cell| cell.last_seen_ms, test, now_ms),
@@ -298,7 +294,8 @@ impl<'a> Node<'a> {
 
     fn choice(test: &Test, names: &[&str], node: fn(u8) -> Self) -> Self {
         let Some((test, negated)) = TextTest::of(test) else { return Self::Const(false) };
-        let mask = names.iter().enumerate().filter(|(_, name)| test.holds(name)).fold(0, |mask, (bit, _)| mask | 1 << bit);
+        let mask =
+            names.iter().enumerate().filter(|(_, name)| test.holds(name)).fold(0, |mask, (bit, _)| mask | 1 << bit);
         node(mask).negated(negated)
     }
 

@@ -34,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes of the stream that are read at a time.
 const READ_BYTES: usize = 1024 * 1024;
+/// Entries that stay in the stream behind what was read, for nodes that are behind; one that is
+/// further behind builds anew from the store.
+const KEEP_ENTRIES: u64 = 100_000;
 /// How long a read waits for a change.
 const READ_WAIT: Duration = Duration::from_secs(5);
 /// Pause after the store or the bus failed.
@@ -153,10 +156,22 @@ impl Feed {
                 batch.take_entry(&entry.payload);
             }
             batch.apply(&self.directory);
+            self.trim(next).await;
             if let Err(error) = self.name(true).await {
                 tracing::warn!(%error, "names of organizations or sites cannot be read");
             }
             metrics::gauge!("breeze_directory_devices").set(self.directory.size().devices as f64);
+        }
+    }
+
+    /// Lets go of what is far behind: the store has it.
+    async fn trim(&self, next: u64) {
+        let before = next.saturating_sub(KEEP_ENTRIES);
+        if before > 1
+            && before.is_multiple_of(KEEP_ENTRIES / 100)
+            && let Err(error) = self.bus.trim(DIRECTORY_STREAM, before).await
+        {
+            tracing::warn!(%error, "the directory stream cannot be trimmed");
         }
     }
 

@@ -147,15 +147,18 @@ impl Index {
         if self.columns.cells[slot].latest_version > 0 {
             return false;
         }
-        self.set_volatile(slot, &Volatile {
-            last_seen_us: latest.last_seen_us,
-            presence: latest.presence,
-            presence_since_us: latest.presence_since_us,
-            scalars: latest.scalars,
-            status: latest.status,
-            last_user: &latest.last_user,
-            pending_reboot: latest.pending_reboot,
-        });
+        self.set_volatile(
+            slot,
+            &Volatile {
+                last_seen_us: latest.last_seen_us,
+                presence: latest.presence,
+                presence_since_us: latest.presence_since_us,
+                scalars: latest.scalars,
+                status: latest.status,
+                last_user: &latest.last_user,
+                pending_reboot: latest.pending_reboot,
+            },
+        );
         true
     }
 
@@ -174,15 +177,18 @@ impl Index {
             self.columns.cells[slot].latest_version = digest.at_us.max(1);
             let presence = digest.presence.get(index).map_or(0, |presence| *presence as i32);
             let same_presence = self.columns.cells[slot].presence == presence_code(presence);
-            self.set_volatile(slot, &Volatile {
-                last_seen_us: digest.last_seen_us.get(index).copied().unwrap_or(0),
-                presence,
-                presence_since_us: if same_presence { 0 } else { digest.at_us },
-                scalars: digest.scalars.get(index).copied(),
-                status: digest.status.get(index).map_or(0, |status| *status as i32),
-                last_user: digest.last_user.get(index).map_or("", String::as_str),
-                pending_reboot: digest.pending_reboot.get(index).copied().unwrap_or(false),
-            });
+            self.set_volatile(
+                slot,
+                &Volatile {
+                    last_seen_us: digest.last_seen_us.get(index).copied().unwrap_or(0),
+                    presence,
+                    presence_since_us: if same_presence { 0 } else { digest.at_us },
+                    scalars: digest.scalars.get(index).copied(),
+                    status: digest.status.get(index).map_or(0, |status| *status as i32),
+                    last_user: digest.last_user.get(index).map_or("", String::as_str),
+                    pending_reboot: digest.pending_reboot.get(index).copied().unwrap_or(false),
+                },
+            );
             applied += 1;
         }
         applied
@@ -340,4 +346,3 @@ fn set_scalars(cell: &mut Cell, scalars: &Scalars) {
     cell.disk_permille = permille(scalars.disk_permille);
     cell.uptime_s = u32::try_from(scalars.uptime_s).unwrap_or(NO_UPTIME - 1).min(NO_UPTIME - 1);
 }
-

@@ -223,7 +223,9 @@ impl Counts {
         };
         let mut tags: Vec<(usize, u64)> =
             self.tags.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
-        tags.sort_unstable_by_key(|(symbol, count)| (std::cmp::Reverse(*count), columns.tag_words.text(*symbol as Symbol)));
+        tags.sort_unstable_by_key(|(symbol, count)| {
+            (std::cmp::Reverse(*count), columns.tag_words.text(*symbol as Symbol))
+        });
         tags.truncate(MAX_FACET_TAGS);
         Facets {
             status: named(&self.status, &|index| Status::ALL[index].name().to_owned()),

@@ -66,17 +66,35 @@ struct Config {
 }
 
 fn told() -> impl Strategy<Value = Told> {
-    let config = (0u8..3, 0u8..3, proptest::sample::subsequence(vec!["prod", "db", "Patched"], 0..=3), option::of("[A-Ca-c]{0,3}"))
+    let config = (
+        0u8..3,
+        0u8..3,
+        proptest::sample::subsequence(vec!["prod", "db", "Patched"], 0..=3),
+        option::of("[A-Ca-c]{0,3}"),
+    )
         .prop_map(|(org, site, tags, name)| Config { org, site, tags, name });
     prop_oneof![
-        (0u8..12, 1u64..8, option::weighted(0.9, config))
-            .prop_map(|(device, version, record)| Told::Config { device, version, record }),
-        (0u8..12, 1u64..8, "[a-cA-C-]{1,4}", proptest::sample::select(vec!["linux", "windows"]), 0u64..20_000).prop_map(
-            |(device, version, hostname, os, ram_mib)| Told::Facts { device, version, hostname, os, ram_mib }
-        ),
+        (0u8..12, 1u64..8, option::weighted(0.9, config)).prop_map(|(device, version, record)| Told::Config {
+            device,
+            version,
+            record
+        }),
+        (0u8..12, 1u64..8, "[a-cA-C-]{1,4}", proptest::sample::select(vec!["linux", "windows"]), 0u64..20_000)
+            .prop_map(|(device, version, hostname, os, ram_mib)| Told::Facts {
+                device,
+                version,
+                hostname,
+                os,
+                ram_mib
+            }),
         (0u8..12, 1u64..8, 0u32..3, 0u32..1000, 0u32..4, proptest::sample::select(vec!["", "bob", "Eve"])).prop_map(
             |(device, at_us, presence, cpu, health, user)| Told::Digest {
-                device, at_us: at_us * 1_000_000, presence, cpu, health, user
+                device,
+                at_us: at_us * 1_000_000,
+                presence,
+                cpu,
+                health,
+                user
             }
         ),
     ]
@@ -228,7 +246,9 @@ const FILTERS: &[(&str, Predicate)] = &[
     ("os != WINDOWS", |row| row.os != "windows"),
     ("status in (online, pending)", |row| row.status != "offline"),
     ("status not in (online)", |row| row.status != "online"),
-    ("cpu > 50 or ram_gb >= 8", |row| row.cpu.is_some_and(|cpu| cpu > 50.0) || row.ram_gb.is_some_and(|ram| ram >= 8.0)),
+    ("cpu > 50 or ram_gb >= 8", |row| {
+        row.cpu.is_some_and(|cpu| cpu > 50.0) || row.ram_gb.is_some_and(|ram| ram >= 8.0)
+    }),
     ("ram_gb is empty", |row| row.ram_gb.is_none()),
     ("tag:patched", |row| row.tags.contains(&"Patched")),
     ("not tag:db and tag is not empty", |row| !row.tags.contains(&"db") && !row.tags.is_empty()),
@@ -416,7 +436,11 @@ fn hostile_text_is_text_and_columns_of_unequal_length_do_no_harm() {
     enrolled(&directory, 1, "<script>\nalert(1)</script>");
     directory.apply_digest(&Digest {
         at_us: 1,
-        device_ids: vec![device(1).to_bytes().to_vec().into(), vec![1, 2, 3].into(), device(2).to_bytes().to_vec().into()],
+        device_ids: vec![
+            device(1).to_bytes().to_vec().into(),
+            vec![1, 2, 3].into(),
+            device(2).to_bytes().to_vec().into(),
+        ],
         presence: vec![1],
         scalars: vec![Scalars { cpu_permille: u32::MAX, uptime_s: u64::MAX, ..Scalars::default() }],
         status: vec![77],

@@ -1,0 +1,103 @@
+//! `POST /ws-tickets` and `GET /ws`: live updates.
+
+use crate::{
+    api::{Action, Api, Caller, Query, access::OwnSession, guard::check_origin, time::now_ms},
+    app::session,
+    context::App,
+    error::ApiError,
+    live::{self, connection::MAX_MESSAGE_BYTES, tickets::TICKET_LIFETIME},
+};
+use axum::{
+    Json,
+    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use breeze_store::model::session as sessions;
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+/// Bytes that wait in a socket's buffer before its writer waits.
+const MAX_WRITE_BUFFER: usize = 1024 * 1024;
+
+/// Opens one WebSocket.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WsTicket {
+    ticket: String,
+    /// Seconds.
+    expires_in: u64,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WsParams {
+    /// From `POST /ws-tickets`; works once.
+    ticket: String,
+}
+
+pub(super) fn register(api: Api) -> Api {
+    api.mutation::<OwnSession>(Action::quiet("ws_ticket.create"), routes!(create_ws_ticket)).public(routes!(open_ws))
+}
+
+/// Create a ticket for live updates
+///
+/// It opens one WebSocket, once, within 30 seconds, with what the caller may see.
+#[utoipa::path(post, path = "/api/v1/ws-tickets", tag = "system", responses((status = 201, body = WsTicket)))]
+async fn create_ws_ticket(
+    State(app): State<App>,
+    caller: Caller<OwnSession>,
+) -> Result<(StatusCode, Json<WsTicket>), ApiError> {
+    let ticket = app
+        .live
+        .tickets
+        .issue(Arc::clone(caller.principal()), Instant::now())
+        .ok_or_else(|| ApiError::rate_limited(Duration::from_secs(5)))?;
+    Ok((StatusCode::CREATED, Json(WsTicket { ticket, expires_in: TICKET_LIFETIME.as_secs() })))
+}
+
+/// Live updates
+///
+/// A WebSocket. Send `{"subscribe":["devices","overview","status","device:<id>"]}`,
+/// `{"unsubscribe":[…]}` or `{"ping":n}`. It answers `{"type":"subscribed","topics":[…]}`,
+/// `{"pong":n}` or `{"type":"error","topic":…,"detail":…}`, and tells what its topics have to tell as
+/// `{"topic":…,"type":"changed"|"sample"|"device"|"overview"|"status","data":…}`. Close code 4401:
+/// the session has ended.
+#[utoipa::path(
+    get, path = "/api/v1/ws", tag = "system", params(WsParams),
+    responses((status = 101, description = "The socket is open")),
+)]
+async fn open_ws(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(params): Query<WsParams>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| ApiError::malformed("Open this address as a WebSocket."))?;
+    // Before the ticket is looked at, so that a foreign page cannot even use one up.
+    check_origin(&app, &headers)?;
+    let refused = ApiError::unauthenticated;
+    let principal = app.live.tickets.redeem(&params.ticket, Instant::now()).ok_or_else(refused)?;
+    if let Some(other) = session::authenticate(&app, &headers).await?
+        && other.session_id() != principal.session_id()
+    {
+        return Err(refused());
+    }
+    let session = sessions::find(&*app.state, principal.session_id()).await?;
+    if session.is_none_or(|session| session.is_over(now_ms())) {
+        return Err(refused());
+    }
+    let place = Arc::clone(&app.live.connections)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::unavailable("This node holds as many live connections as it may. Try again later."))?;
+    Ok(upgrade
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+        .on_upgrade(move |socket| live::serve(app, principal, socket, place)))
+}
