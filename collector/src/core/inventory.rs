@@ -118,7 +118,7 @@ pub fn summarize(facts: &mut v1::DeviceFacts, stored: &StoredSection) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use breeze_proto::v1::{InventoryDocument, Software, SoftwareDelta, SoftwareKey};
+    use breeze_proto::v1::{InventoryDocument, Software, SoftwareKey};
 
     fn software(name: &str, version: &str) -> Software {
         let key = SoftwareKey { source: "dpkg".into(), name: name.into(), architecture: "amd64".into() };
@@ -139,10 +139,8 @@ mod tests {
     }
 
     fn changed(applied: Applied) -> StoredSection {
-        match applied {
-            Applied::Changed(stored) => *stored,
-            other => panic!("{other:?}"),
-        }
+        let Applied::Changed(stored) = applied else { panic!("{applied:?}") };
+        *stored
     }
 
     #[test]
@@ -184,6 +182,5 @@ mod tests {
         let more = SoftwareList::new([software("a", &"9".repeat(1000)), software("b", "1")]);
         assert_eq!(apply(Some(&held), document(2, &long, &more, false), 0), Applied::OtherBase);
         assert_eq!(changed(apply(Some(&held), document(3, &long, &more, true), 0)).software.len(), 2);
-        let _ = SoftwareDelta::default();
     }
 }

@@ -1,0 +1,84 @@
+//! The collector on the embedded engines, restarted as a process would be.
+
+use crate::world::*;
+use breeze_bus::{Bus, EmbeddedBus, EmbeddedBusConfig};
+use breeze_proto::v1;
+use breeze_runtime::shutdown::Shutdown;
+use breeze_store::{
+    metrics::{EmbeddedMetrics, EmbeddedMetricsConfig, Metrics, Query, Selector},
+    model::device_state,
+    state::embedded::{Config as StateConfig, EmbeddedState},
+};
+use std::{path::Path, sync::Arc};
+
+struct Engines {
+    bus: Arc<EmbeddedBus>,
+    state: Arc<EmbeddedState>,
+    metrics: Arc<EmbeddedMetrics>,
+}
+
+impl Engines {
+    async fn open(dir: &Path) -> Self {
+        let bus = EmbeddedBusConfig { reserve_bytes: 0, ..EmbeddedBusConfig::new(dir.join("bus")) };
+        let metrics = EmbeddedMetricsConfig { reserve_bytes: 0, ..EmbeddedMetricsConfig::new(dir.join("metrics")) };
+        let state = StateConfig { reserve_bytes: 0, ..StateConfig::default() };
+        Self {
+            bus: Arc::new(EmbeddedBus::open(bus).expect("the bus opens")),
+            state: Arc::new(EmbeddedState::open(dir.join("state"), state).await.expect("the state opens")),
+            metrics: EmbeddedMetrics::open(metrics).expect("the metrics open"),
+        }
+    }
+
+    async fn load_of(&self, number: u8) -> Vec<(u64, f64)> {
+        let now_ms = now_us() / 1000;
+        let query = Query {
+            device: device(number),
+            selector: Selector::Scalars(vec![8]),
+            from_ms: now_ms - 3_600_000,
+            to_ms: now_ms + 3_600_000,
+            step_ms: 0,
+        };
+        let result = self.metrics.query(&query).await.expect("answers");
+        let points = result.series.into_iter().flat_map(|series| series.points);
+        points.map(|point| (point.at_ms, point.last)).collect()
+    }
+
+    async fn close(self) {
+        self.bus.close().await;
+        self.state.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_become_rows_once_over_restarts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let start = now_us() - 600_000_000;
+    let mut wanted = Vec::new();
+    for round in 0..3u64 {
+        let engines = Engines::open(dir.path()).await;
+        let shutdown = Shutdown::new();
+        let (bus, state, metrics) = (engines.bus.clone(), engines.state.clone(), engines.metrics.clone());
+        let started = breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await;
+        let handle = started.expect("starts");
+        for seq in round * 10 + 1..=round * 10 + 10 {
+            let at = start + seq * 1_000_000;
+            // Each is sent twice, the second time after the next round's restart has begun.
+            let again =
+                heartbeat(device(1), seq.saturating_sub(5).max(1), start + seq.saturating_sub(5).max(1) * 1_000_000);
+            append(&*engines.bus, vec![heartbeat(device(1), seq, at), again]).await;
+            wanted.push((at / 1000, seq as f64));
+        }
+        until("all rows", || async { (engines.load_of(1).await == wanted).then_some(()) }).await;
+        let (_, latest) = until("the newest values", || async {
+            device_state::latest(&*engines.state, device(1)).await.expect("reads")
+        })
+        .await;
+        assert_eq!(latest.presence(), v1::Presence::Online);
+        shutdown.begin();
+        handle.join().await.expect("stops");
+        assert_eq!(engines.load_of(1).await, wanted);
+        let extent = engines.bus.extent(&stream()).await.expect("an extent");
+        assert_eq!(extent.first, extent.last + 1, "nothing is left in the stream");
+        engines.close().await;
+    }
+}

@@ -1,0 +1,7 @@
+//! The collector at its boundaries: what goes into the lanes' streams and what comes out of the
+//! stores and the bus, with stores that stop at any step.
+
+mod crash;
+mod embedded;
+mod features;
+mod world;
