@@ -15,7 +15,7 @@ use crate::{
 };
 use breeze_proto::{
     frame,
-    limits::MAX_FRAME_BYTES,
+    limits::{MAX_CHUNK_BYTES, MAX_FRAME_BYTES},
     v1::{AgentFrame, CloseReason, DocumentsReply, HeldReply, RelayFrame, RenewReply, relay_frame},
 };
 use breeze_relay_core::{
@@ -35,6 +35,8 @@ use std::{
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// Frames worked off in one turn.
 const FRAMES_PER_TURN: usize = 16;
+/// Largest frame on a transfer stream: one chunk and its envelope.
+const MAX_BULK_FRAME_BYTES: usize = MAX_CHUNK_BYTES + 1024;
 /// Transfer streams read at a time.
 const MAX_BULK_STREAMS: usize = 4;
 /// How long the last entries of a connection wait for room in their lane.
@@ -100,18 +102,18 @@ pub(crate) async fn run(relay: Arc<Relay>, peer: Peer, streams: Streams) {
         draining: false,
         relay,
     };
-    let lost = loop {
+    loop {
         connection.work(quic.as_ref());
         if let Some(code) = connection.ending {
             let output = std::mem::take(&mut connection.output);
-            writer.finish(output, quic.as_ref(), code).await;
-            break None;
+            // Its end is on record while the last word still travels.
+            tokio::join!(writer.finish(output, quic.as_ref(), code), connection.finish(None));
+            return;
         }
         if let Err(lost) = connection.turn(&mut reader, &mut writer, quic.as_ref()).await {
-            break Some(lost);
+            return connection.finish(Some(lost)).await;
         }
-    };
-    connection.finish(lost).await;
+    }
 }
 
 impl Connection {
@@ -159,9 +161,9 @@ impl Connection {
         // A whole frame that waits is worked off in the next turn, before more is read.
         let more = reading == Reading::Now && self.has_frame();
         let resume = if let Reading::At(at) = reading { at } else { u64::MAX };
-        let deadline = if more { 0 } else { self.session.poll_timeout().min(resume) };
+        let deadline = self.session.poll_timeout().min(resume);
         let had_output = !self.output.is_empty();
-        let (limit, registered) = (self.session.frame_limit(), self.registered.is_some());
+        let registered = self.registered.is_some();
         tokio::select! {
             biased;
             () = relay.abandon.cancelled() => return Err(Lost("drained")),
@@ -177,7 +179,7 @@ impl Connection {
                 written?;
                 self.flush = had_output && writer.needs_flush();
             }
-            Some(done) = self.jobs.next(), if writable && !self.jobs.is_empty() => self.take_done(done, limit),
+            Some(done) = self.jobs.next(), if writable && !self.jobs.is_empty() => self.take_done(done),
             () = self.lane.offer_when_room(&mut self.pending, &self.mailbox, &relay), if !self.pending.is_empty() => {}
             stream = accept_bulk(quic), if registered && self.bulk_streams < MAX_BULK_STREAMS => {
                 self.bulk_streams += 1;
@@ -185,6 +187,7 @@ impl Connection {
             }
             read = reader.read(&mut self.input), if reading == Reading::Now && !more => read?,
             lost = closed(quic), if reading != Reading::Now => return Err(lost),
+            () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep_until(relay.instant(deadline)) => {
                 let commands = self.session.handle_timeout(relay.now());
                 self.execute(commands);
@@ -219,14 +222,14 @@ impl Connection {
         self.execute(commands);
     }
 
-    fn take_done(&mut self, done: Done, limit: usize) {
+    fn take_done(&mut self, done: Done) {
         let commands = match done {
             Done::Held(reply) => self.session.handle_held(reply),
             Done::Documents(Some(reply)) => self.session.handle_documents(reply),
             Done::Documents(None) => vec![Command::Count("documents_unanswered", 1)],
             Done::Challenge(challenge) => self.session.handle_challenge(challenge),
             Done::Renewed(reply) => self.session.handle_renewed(reply),
-            Done::Bulk(bulk, Ok(true)) => return self.take_bulk(bulk, limit),
+            Done::Bulk(bulk, Ok(true)) => return self.take_bulk(bulk),
             Done::Bulk(_, Ok(false) | Err(_)) => {
                 self.bulk_streams -= 1;
                 return;
@@ -236,10 +239,10 @@ impl Connection {
     }
 
     /// Works off a transfer stream's frames, then reads on unless the lane does not keep up.
-    fn take_bulk(&mut self, mut bulk: Box<BulkStream>, limit: usize) {
+    fn take_bulk(&mut self, mut bulk: Box<BulkStream>) {
         loop {
             let before = bulk.buffer.len();
-            let commands = match frame::take::<AgentFrame>(&mut bulk.buffer, limit) {
+            let commands = match frame::take::<AgentFrame>(&mut bulk.buffer, MAX_BULK_FRAME_BYTES) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     self.relay.stats.count_frame();

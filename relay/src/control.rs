@@ -86,7 +86,12 @@ fn apply(relay: &Relay, document: &SignedDocument, now_unix_s: u64) -> Option<Ap
             return None;
         }
     };
-    Some(relay.revocations.lock().apply(set))
+    let revocations = &mut *relay.revocations.lock();
+    let applied = revocations.apply(set);
+    if revocations.is_known() {
+        relay.ready.cancel();
+    }
+    Some(applied)
 }
 
 /// Keeps the set current until `stop`.

@@ -57,11 +57,17 @@ pub struct Handle {
     pub wss_addr: SocketAddr,
     /// This relay as the relay list should name it: the configured public addresses, or the bound ones.
     pub public: v1::Relay,
+    ready: CancellationToken,
     tasks: Tasks,
     deadline: Duration,
 }
 
 impl Handle {
+    /// Resolves when agents are let in: the revocation set is known.
+    pub async fn ready(&self) {
+        self.ready.cancelled().await;
+    }
+
     /// Waits until the relay has drained after shutdown began, or failed.
     ///
     /// # Errors
@@ -116,7 +122,7 @@ pub async fn start(
         wss: config.public_wss.unwrap_or_else(|| wss_addr.to_string()),
     };
     tracing::info!(relay.id = config.id, %quic_addr, %wss_addr, "relay listens");
-    Ok(Handle { quic_addr, wss_addr, public, tasks, deadline: drain + STOP_MARGIN })
+    Ok(Handle { quic_addr, wss_addr, public, ready: relay.ready.clone(), tasks, deadline: drain + STOP_MARGIN })
 }
 
 /// The one way to stop: every connection is told to go elsewhere, what was taken is stored, then the

@@ -48,6 +48,8 @@ pub(crate) struct Relay {
     pub(crate) revocations_path: PathBuf,
     /// Owns every connection's task.
     pub(crate) connections: TaskTracker,
+    /// Cancelled when there is a revocation set, so that agents are let in.
+    pub(crate) ready: CancellationToken,
     /// Connections say goodbye.
     pub(crate) drain: CancellationToken,
     /// Connections end where they are.
@@ -76,6 +78,7 @@ impl Relay {
             questions: Semaphore::new(MAX_QUESTIONS),
             revocations_path: config.data_dir.join("revocations"),
             connections: TaskTracker::new(),
+            ready: CancellationToken::new(),
             drain: CancellationToken::new(),
             abandon: CancellationToken::new(),
             registry: Mutex::default(),
@@ -123,7 +126,7 @@ impl Relay {
         may_retry: bool,
     ) -> (Admitted, Option<HalfOpen>) {
         let full = self.connections.len() >= self.limits.max_connections;
-        if full || self.drain.is_cancelled() || !self.revocations.lock().is_known() {
+        if full || self.drain.is_cancelled() || !self.ready.is_cancelled() {
             self.stats.count_handshake("refused");
             return (Admitted::Refuse, None);
         }

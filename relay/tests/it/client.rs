@@ -50,6 +50,15 @@ pub(crate) fn client_config(world: &World, identity: Option<Identity>, alpn: &[u
 /// Connects over QUIC; the error is the connection's, as text.
 pub(crate) async fn quic(config: &Arc<ClientConfig>, address: SocketAddr) -> Result<Agent, String> {
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    quic_from(&endpoint, config, address).await
+}
+
+/// As [`quic`], from a socket that others may share.
+pub(crate) async fn quic_from(
+    endpoint: &quinn::Endpoint,
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> Result<Agent, String> {
     let crypto = QuicClientConfig::try_from(config.clone()).expect("QUIC TLS");
     let connecting = endpoint
         .connect_with(quinn::ClientConfig::new(Arc::new(crypto)), address, "localhost")
@@ -62,7 +71,7 @@ pub(crate) async fn quic(config: &Arc<ClientConfig>, address: SocketAddr) -> Res
         buffer: BytesMut::new(),
         quic: Some(connection),
         resumed: false,
-        _endpoint: Some(endpoint),
+        _endpoint: Some(endpoint.clone()),
     })
 }
 

@@ -4,6 +4,7 @@
 mod client;
 mod identity;
 mod lifecycle;
+mod measure;
 mod pki;
 mod sessions;
 mod world;

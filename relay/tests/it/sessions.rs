@@ -186,3 +186,35 @@ async fn one_installation_has_one_session() {
     standby.send(heartbeats(2..=2)).await;
     assert_eq!(standby.until_close_reason().await, CloseReason::Protocol);
 }
+
+/// A full backlog, more than may be unacknowledged at once, while the stream is full for a while.
+#[tokio::test]
+async fn a_full_stream_holds_everyone_back_and_loses_nothing() {
+    let world = World::start().await;
+    let device = DeviceId::generate();
+    let mut agent = connect(&world, device, Transport::Quic).await;
+    agent.greet(1, 1).await;
+    world.until_entry(device, |body| matches!(body, lane_entry::Body::Connected(_))).await;
+    world.bus.limit_streams(1);
+    for batch in 0..16u64 {
+        agent.send(heartbeats(batch * 64 + 1..=batch * 64 + 64)).await;
+    }
+    assert!(world.push(device, 0, relay_frame::Body::Ping(Ping { token: 2 })).await);
+    let ping = agent.until(|frame| {
+        assert!(!matches!(frame, relay_frame::Body::Ack(_)), "acknowledged what is not stored");
+        matches!(frame, relay_frame::Body::Ping(_)).then_some(())
+    });
+    ping.await;
+    world.bus.limit_streams(u64::MAX);
+    assert_eq!(agent.until_stored(1_024).await, (1..=1_024).collect::<Vec<_>>());
+    let stored: Vec<u64> = world
+        .entries()
+        .await
+        .into_iter()
+        .filter_map(
+            |entry| if let Some(lane_entry::Body::Heartbeat(beat)) = entry.body { beat.heartbeat } else { None },
+        )
+        .map(|heartbeat| heartbeat.seq)
+        .collect();
+    assert_eq!(stored, (1..=1_024).collect::<Vec<_>>(), "once each and in order");
+}

@@ -69,9 +69,8 @@ impl World {
         let shutdown = Shutdown::new();
         let handle = start_relay(&pki, &bus, config(folder.path(), limits), &shutdown).await;
         let (quic, wss) = (handle.quic_addr, handle.wss_addr);
-        let world = Self { pki, bus, folder, quic, wss, snapshot, shutdown, handle: Some(handle) };
-        world.until_ready().await;
-        world
+        until_ready(&handle).await;
+        Self { pki, bus, folder, quic, wss, snapshot, shutdown, handle: Some(handle) }
     }
 
     /// Stops the relay and starts another on the same folder and the same addresses.
@@ -80,8 +79,9 @@ impl World {
         self.shutdown = Shutdown::new();
         let config =
             Config { quic_listen: self.quic, wss_listen: self.wss, ..config(self.folder.path(), Limits::default()) };
-        self.handle = Some(start_relay(&self.pki, &self.bus, config, &self.shutdown).await);
-        self.until_ready().await;
+        let handle = start_relay(&self.pki, &self.bus, config, &self.shutdown).await;
+        until_ready(&handle).await;
+        self.handle = Some(handle);
     }
 
     /// Drains the relay.
@@ -90,21 +90,6 @@ impl World {
         if let Some(handle) = self.handle.take() {
             handle.join().await.expect("a clean end");
         }
-    }
-
-    /// Waits until the relay says that it is ready.
-    async fn until_ready(&self) {
-        let mut status = self.bus.subscribe(&subject::status("relay", "test-1")).await.expect("a subscription");
-        let ready = async {
-            while let Some(received) = status.next().await {
-                if let breeze_bus::Received::Message { payload, .. } = received
-                    && breeze_proto::v1::RoleStatus::decode(payload).is_ok_and(|status| status.ready)
-                {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, ready).await.expect("ready");
     }
 
     fn stream() -> String {
@@ -176,6 +161,10 @@ pub(crate) async fn start_relay(pki: &Pki, bus: &Arc<MemoryBus>, config: Config,
         root: Arc::new(ArcSwap::from_pointee(pki.root())),
     };
     breeze_relay::start(config, identity, bus.clone(), shutdown.clone()).await.expect("it starts")
+}
+
+async fn until_ready(handle: &Handle) {
+    tokio::time::timeout(PATIENCE, handle.ready()).await.expect("ready");
 }
 
 /// Answers a subject for as long as the test runs.
