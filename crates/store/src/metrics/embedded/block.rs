@@ -28,7 +28,7 @@ const OVER_MINIMUM: u8 = 4;
 /// As `OVER_MINIMUM`, all distances zero.
 const AT_MINIMUM: u8 = 5;
 
-/// pco's effort. 4 packs within 1 % of 8 on recorded series for less than half of the time.
+/// pco's effort, 0 to 12; docs/adr/0003 has the figures.
 const EFFORT: usize = 4;
 
 /// Packs runs of `shape`; together they have at most [`Shape::block_rows`] rows.
