@@ -1,0 +1,57 @@
+//! The embedded engines of one machine, opened before the roles and closed after them.
+
+use anyhow::Context;
+use breeze_bus::embedded::{EmbeddedBus, EmbeddedBusConfig};
+use breeze_store::{
+    metrics::embedded::{EmbeddedMetrics, EmbeddedMetricsConfig},
+    state::embedded::{self, EmbeddedState},
+};
+use std::{path::Path, sync::Arc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+pub(super) struct Engines {
+    pub(super) state: Arc<EmbeddedState>,
+    pub(super) bus: Arc<EmbeddedBus>,
+    pub(super) metrics: Arc<EmbeddedMetrics>,
+    stop: CancellationToken,
+    upkeep: Vec<JoinHandle<()>>,
+}
+
+impl Engines {
+    /// Opens (or makes) all three below `data`.
+    ///
+    /// # Errors
+    /// If one is damaged, of a newer format, or open in another process.
+    pub(super) async fn open(data: &Path, reserve_bytes: u64) -> anyhow::Result<Self> {
+        let config = embedded::Config { reserve_bytes, ..embedded::Config::default() };
+        let state = EmbeddedState::open(data.join("state"), config).await.context("state")?;
+        let bus_config = EmbeddedBusConfig { reserve_bytes, ..EmbeddedBusConfig::new(data.join("bus")) };
+        let metrics_config =
+            EmbeddedMetricsConfig { reserve_bytes, ..EmbeddedMetricsConfig::new(data.join("metrics")) };
+        let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            let bus = EmbeddedBus::open(bus_config).context("bus")?;
+            Ok((bus, EmbeddedMetrics::open(metrics_config).context("metrics")?))
+        });
+        let (bus, metrics) = opened.await??;
+        let stop = CancellationToken::new();
+        let (maintained, until) = (Arc::clone(&metrics), stop.clone());
+        let maintenance = tokio::spawn(async move {
+            if let Err(error) = maintained.run_maintenance(until).await {
+                tracing::error!("upkeep of the metrics ended: {error}");
+            }
+        });
+        Ok(Self { state: Arc::new(state), bus: Arc::new(bus), metrics, stop, upkeep: vec![maintenance] })
+    }
+
+    /// Lets everything that was accepted reach the disk.
+    pub(super) async fn close(self) {
+        self.stop.cancel();
+        for task in self.upkeep {
+            let _stopped = task.await;
+        }
+        self.bus.close().await;
+        self.state.close().await;
+    }
+}
