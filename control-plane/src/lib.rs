@@ -231,12 +231,8 @@ impl ControlPlane {
             Ok(())
         });
         let regions = vec![app.config.region.clone()];
-        let feed = Feed::new(
-            Arc::clone(&app.directory),
-            Arc::clone(&app.state),
-            Arc::clone(&app.bus),
-            FeedConfig { regions },
-        );
+        let feed =
+            Feed::new(Arc::clone(&app.directory), Arc::clone(&app.state), Arc::clone(&app.bus), FeedConfig { regions });
         tasks.spawn("directory", feed.run(shutdown.token()));
         tasks.spawn("live", live::run(app.clone(), shutdown.token()));
         let token = setup::arm(&app).await?;

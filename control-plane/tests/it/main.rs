@@ -1,0 +1,15 @@
+//! The control plane over real HTTP on loopback, above the in-memory store and bus.
+
+mod audit;
+mod auth;
+mod authorization;
+mod conventions;
+mod devices;
+mod directory;
+mod enrollment;
+mod filter;
+mod live;
+mod setup;
+mod support;
+mod trust;
+mod web;
