@@ -346,3 +346,40 @@ impl Owner<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Shards' rows and stored deltas always give the newest state of every shard, and deltas do
+        /// not pile up.
+        #[test]
+        fn no_delta_goes_before_its_shards_are_stored(batches in prop::collection::vec(prop::collection::btree_set(0u16..40, 0..12), 1..300)) {
+            let mut snapshots = Snapshots::default();
+            let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
+            let mut rows: BTreeMap<u16, u64> = BTreeMap::new();
+            let mut deltas: BTreeMap<DeltaId, BTreeSet<u16>> = BTreeMap::new();
+            for (through, changed) in (1..).zip(batches) {
+                // As `prepare_carry` does, and the commit after it.
+                snapshots.dirty.extend(changed.iter().copied().filter_map(Shard::new));
+                let (shards, forget) = snapshots.next(through);
+                snapshots.add_deltas(vec![(through, 0)]);
+                newest.extend(changed.iter().map(|shard| (*shard, through)));
+                deltas.insert((through, 0), changed);
+                rows.extend(shards.iter().map(|shard| (shard.number(), through)));
+                for id in forget {
+                    prop_assert!(deltas.remove(&id).is_some());
+                }
+                for (shard, newest) in &newest {
+                    let in_delta = deltas.iter().filter(|(_, shards)| shards.contains(shard)).map(|(id, _)| id.0).max();
+                    let stored = in_delta.max(rows.get(shard).copied());
+                    prop_assert!(stored >= Some(*newest), "shard {} at {:?}, not {}", shard, stored, newest);
+                }
+                prop_assert!(deltas.len() <= 3 * Snapshots::ROUND);
+            }
+        }
+    }
+}

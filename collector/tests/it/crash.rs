@@ -42,15 +42,16 @@ async fn feed(world: &World, script: &Script, fuse: &Fuse) {
 /// A successor takes over and finishes; then everything is compared.
 async fn finish_and_check(world: &World, script: &Script) {
     let successor = world.start(config()).await;
+    ask_held(world, &v1::HeldRequest::default()).await;
     let last = script.len() as u64;
     let lane = breeze_proto::shard::LaneCount::new(1).and_then(|lanes| lanes.lanes().next()).expect("lane 0");
     let record = LaneRecord::new(world.state.clone(), "local", lane);
-    until("everything to be recorded as applied", || async {
-        let boundary = record.recover().await.expect("recovers").boundary;
-        (boundary.applied_through == last).then_some(())
+    until("everything to be recorded", || async {
+        (record.recover().await.expect("recovers").boundary.last == last).then_some(())
     })
     .await;
     successor.stop().await;
+    assert_eq!(record.recover().await.expect("recovers").boundary.applied_through, last);
 
     assert_eq!(world.metrics.rows(), expected(script), "each heartbeat exactly once");
     check_devices(world, script).await;

@@ -6,13 +6,11 @@ use breeze_collector::Config;
 use breeze_proto::{
     id::DeviceId,
     inventory::{SoftwareList, hardware_hash},
-    shard::LaneCount,
     subject, v1,
 };
 use breeze_store::model::{device_state, inventory};
 use bytes::Bytes;
 use prost::Message as _;
-use std::time::Duration;
 
 async fn latest(world: &World, device: DeviceId) -> Option<v1::DeviceLatest> {
     device_state::latest(&*world.state, device).await.expect("reads").map(|(_, latest)| latest)
@@ -34,16 +32,6 @@ fn held_request(device: DeviceId, nonce: u8, counter: u64, relay: &str, epoch: u
         relay_id: relay.into(),
         role: v1::ConnectionRole::Primary.into(),
     }
-}
-
-async fn ask_held(world: &World, request: &v1::HeldRequest) -> v1::HeldReply {
-    let lane = LaneCount::new(1).and_then(|lanes| lanes.lanes().next()).expect("lane 0");
-    let subject = subject::lane_held("local", lane);
-    until("the lane to be served", || async {
-        let reply = world.bus.request(&subject, request.encode_to_vec().into(), Duration::from_secs(20)).await;
-        reply.ok().map(|reply| v1::HeldReply::decode(reply).expect("a reply"))
-    })
-    .await
 }
 
 #[tokio::test]

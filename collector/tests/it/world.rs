@@ -372,3 +372,14 @@ pub(crate) fn disconnected(device: DeviceId, counter: u64, received_us: u64) -> 
     let body = v1::lane_entry::Body::Disconnected(v1::Disconnected::default());
     v1::LaneEntry { session_epoch: counter, ..entry(device, received_us, body) }
 }
+
+/// Asks as a relay does for a hello. Answered once the lane is owned and read up.
+pub(crate) async fn ask_held(world: &World, request: &v1::HeldRequest) -> v1::HeldReply {
+    let lane = LaneCount::new(1).and_then(|lanes| lanes.lanes().next()).expect("lane 0");
+    let subject = subject::lane_held("local", lane);
+    until("the lane to be served", || async {
+        let reply = world.bus.request(&subject, request.encode_to_vec().into(), Duration::from_millis(300)).await;
+        reply.ok().map(|reply| v1::HeldReply::decode(reply).expect("a reply"))
+    })
+    .await
+}
