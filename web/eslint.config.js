@@ -33,6 +33,8 @@ export default tseslint.config(
         "error",
         { considerDefaultExhaustiveForUnions: true },
       ],
+      // `as T` after an index that is known to be there says what `!` may not (see strict).
+      "@typescript-eslint/non-nullable-type-assertion-style": "off",
       "no-console": "error",
       "max-lines": ["error", { max: 420, skipBlankLines: true, skipComments: true }],
       "no-restricted-syntax": [
@@ -47,6 +49,18 @@ export default tseslint.config(
   {
     files: ["src/**/*.tsx"],
     ...a11y.flatConfigs.recommended,
+    rules: {
+      ...a11y.flatConfigs.recommended.rules,
+      // Pages that are one form, and dialogs opened to type in, start in their first field.
+      "jsx-a11y/no-autofocus": "off",
+      "jsx-a11y/label-has-associated-control": [
+        "error",
+        { controlComponents: ["Checkbox", "Input", "Select"], depth: 4 },
+      ],
+      // Ctrl-Enter in a form; what scrolls must be reachable by keyboard.
+      "jsx-a11y/no-noninteractive-element-interactions": ["error", { form: ["onKeyDown"] }],
+      "jsx-a11y/no-noninteractive-tabindex": ["error", { tags: ["pre"], roles: ["status"] }],
+    },
   },
   {
     files: ["src/**/*.{ts,tsx}"],
@@ -102,6 +116,7 @@ export default tseslint.config(
         localStorage: "readonly",
         matchMedia: "readonly",
         window: "readonly",
+        innerWidth: "readonly",
       },
     },
   },

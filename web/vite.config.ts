@@ -5,7 +5,7 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
 // Where `npm run dev` sends API calls: the fixture of dev/ or a real `breeze up`.
-const api = process.env["BREEZE_API"] ?? "http://127.0.0.1:8787";
+const api = process.env.BREEZE_API ?? "http://127.0.0.1:8787";
 
 export default defineConfig({
   plugins: [react(), tailwindcss()],

@@ -10,7 +10,16 @@ mkdirSync(out, { recursive: true });
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  args: [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
 });
 const looks = [
   ["desktop-light", 1440, 900, "light"],
@@ -48,11 +57,21 @@ const pages = {
   "not-found": () => "/nowhere",
 };
 for (const [look, width, height, scheme] of looks) {
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, ignoreHTTPSErrors: true });
+  const context = await browser.newContext({
+    viewport: { width, height },
+    colorScheme: scheme,
+    ignoreHTTPSErrors: true,
+  });
   const page = await context.newPage();
-  page.on("console", (m) => ["error", "warning"].includes(m.type()) && console.log(`${look} ${page.url()}: ${m.text()}`));
+  page.on(
+    "console",
+    (m) =>
+      ["error", "warning"].includes(m.type()) && console.log(`${look} ${page.url()}: ${m.text()}`),
+  );
   page.on("pageerror", (e) => console.log(`${look} ${page.url()}: ${e.message}`));
-  await page.request.post(`${base}/api/v1/auth/login`, { data: { email: process.env.EMAIL ?? "ada@example.com", password: process.env.PASSWORD ?? "x" } });
+  await page.request.post(`${base}/api/v1/auth/login`, {
+    data: { email: process.env.EMAIL ?? "ada@example.com", password: process.env.PASSWORD ?? "x" },
+  });
   const id = await device(page);
   for (const [name, path] of Object.entries(pages)) {
     if (!`${look}-${name}`.includes(only)) continue;

@@ -3,11 +3,10 @@
   var choice = null;
   try {
     choice = localStorage.getItem("breeze.theme");
-  } catch (_) {
+  } catch {
     // Storage may be refused; the system's preference then decides.
   }
   var dark =
-    choice === "dark" ||
-    (choice !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+    choice === "dark" || (choice !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
   document.documentElement.dataset.theme = dark ? "dark" : "light";
 })();

@@ -16,10 +16,13 @@ function closure(key, seen = new Set()) {
   return seen;
 }
 const kib = (files) => {
-  const bytes = [...files].map((file) => gzipSync(readFileSync(join(dist, file)), { level: 9 }).length);
+  const bytes = [...files].map(
+    (file) => gzipSync(readFileSync(join(dist, file)), { level: 9 }).length,
+  );
   return bytes.reduce((sum, size) => sum + size, 0) / 1024;
 };
-const filesOf = (keys) => new Set([...keys].map((key) => manifest[key].file).filter((f) => f.endsWith(".js")));
+const filesOf = (keys) =>
+  new Set([...keys].map((key) => manifest[key].file).filter((f) => f.endsWith(".js")));
 
 const entry = Object.keys(manifest).find((key) => manifest[key].isEntry);
 // A person signed in always needs the shell: it counts as "before the page".
@@ -33,7 +36,8 @@ for (const key of Object.keys(manifest).filter((k) => manifest[k].isDynamicEntry
 }
 
 const problems = [];
-if (size > BUDGET_KIB) problems.push(`The first load is ${size.toFixed(1)} KiB, over ${BUDGET_KIB}.`);
+if (size > BUDGET_KIB)
+  problems.push(`The first load is ${size.toFixed(1)} KiB, over ${BUDGET_KIB}.`);
 const html = readFileSync(join(dist, "index.html"), "utf8");
 if (/(src|href)="(https?:)?\/\//.test(html)) problems.push("index.html refers to another host.");
 if (/<script(?![^>]*\bsrc=)/.test(html) || /<style|\son\w+=|\sstyle=/.test(html)) {

@@ -1,20 +1,15 @@
 // What jsdom lacks and the tests need; unmounts what a test rendered.
 import { cleanup } from "@testing-library/react";
-import { afterEach } from "vitest";
+import { afterEach, vi } from "vitest";
 
+// Nothing has a size in jsdom, so nothing ever changes it.
 class NoResizeObserver implements ResizeObserver {
-  observe() {
-    // Nothing has a size in jsdom.
-  }
-  unobserve() {
-    // See above.
-  }
-  disconnect() {
-    // See above.
-  }
+  observe = vi.fn();
+  unobserve = vi.fn();
+  disconnect = vi.fn();
 }
-globalThis.ResizeObserver ??= NoResizeObserver;
-Element.prototype.scrollIntoView ??= () => undefined;
+vi.stubGlobal("ResizeObserver", NoResizeObserver);
+Element.prototype.scrollIntoView = vi.fn();
 
 afterEach(() => {
   cleanup();

@@ -42,7 +42,7 @@ const setup = createRoute({
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
-  validateSearch: (raw: RawSearch): { next?: string } => compact({ next: localPath(raw["next"]) }),
+  validateSearch: (raw: RawSearch): { next?: string } => compact({ next: localPath(raw.next) }),
   component: lazyRouteComponent(
     () => import("@/features/auth/components/sign-in-page"),
     "SignInPage",
@@ -53,10 +53,10 @@ const app = createRoute({
   getParentRoute: () => root,
   id: "app",
   // `add` opens the dialog that adds a device, over whatever page is shown.
-  validateSearch: (raw: RawSearch): { add?: string } => compact({ add: textParam(raw["add"]) }),
+  validateSearch: (raw: RawSearch): { add?: string } => compact({ add: textParam(raw.add) }),
   beforeLoad: async ({ context, location }) => {
     try {
-      await context.queryClient.ensureQueryData(sessionQuery);
+      await context.queryClient.query({ ...sessionQuery, staleTime: "static" });
     } catch (error) {
       if (!isUnauthenticated(error)) throw error;
       sessionLost.set(false);
@@ -130,7 +130,7 @@ const apiDocs = createRoute({
   getParentRoute: () => app,
   path: "/settings/api",
   validateSearch: (raw: RawSearch): { operation?: string; find?: string } =>
-    compact({ operation: textParam(raw["operation"]), find: textParam(raw["find"]) }),
+    compact({ operation: textParam(raw.operation), find: textParam(raw.find) }),
   component: lazyRouteComponent(
     () => import("@/features/api-docs/components/api-docs-page"),
     "ApiDocsPage",

@@ -28,7 +28,7 @@ export const theme = createStore<"light" | "dark">(resolve(stored()));
 
 function apply() {
   const next = resolve(themeChoice.get());
-  document.documentElement.dataset["theme"] = next;
+  document.documentElement.dataset.theme = next;
   theme.set(next);
 }
 

@@ -75,14 +75,14 @@ export interface DevicesSearch {
 }
 
 export function devicesSearch(raw: RawSearch): DevicesSearch {
-  const sort = textParam(raw["sort"]);
+  const sort = textParam(raw.sort);
   const known =
     sort !== undefined && (DEVICE_SORTS as readonly string[]).includes(sort.replace(/^-/, ""));
   return compact({
-    q: textParam(raw["q"]),
-    filter: textParam(raw["filter"]),
+    q: textParam(raw.q),
+    filter: textParam(raw.filter),
     sort: known ? sort : undefined,
-    peek: textParam(raw["peek"]),
+    peek: textParam(raw.peek),
   });
 }
 
@@ -102,16 +102,16 @@ export interface DeviceSearch {
 }
 
 export function deviceSearch(raw: RawSearch): DeviceSearch {
-  const from = numberParam(raw["from"]);
-  const to = numberParam(raw["to"]);
+  const from = numberParam(raw.from);
+  const to = numberParam(raw.to);
   const zoomed = from !== undefined && to !== undefined && from < to;
   return compact({
-    tab: oneOf(raw["tab"], DEVICE_TABS),
-    range: oneOf(raw["range"], RANGES),
+    tab: oneOf(raw.tab, DEVICE_TABS),
+    range: oneOf(raw.range, RANGES),
     from: zoomed ? from : undefined,
     to: zoomed ? to : undefined,
-    details: textParam(raw["details"]),
-    find: textParam(raw["find"]),
+    details: textParam(raw.details),
+    find: textParam(raw.find),
   });
 }
 

@@ -135,7 +135,7 @@ function PaletteBody({ onClose, onAdd }: { onClose: () => void; onAdd: () => voi
         <Search size={16} className="shrink-0 text-faint" aria-hidden />
         <input
           // The palette is opened to type in it.
-          // eslint-disable-next-line jsx-a11y/no-autofocus
+
           autoFocus
           role="combobox"
           aria-expanded

@@ -20,7 +20,7 @@ export function ScopeSwitcher({ narrow, onGo }: { narrow: boolean; onGo?: () => 
   const filter = useRouterState({
     select: ({ location }) =>
       location.pathname === "/devices"
-        ? (textParam((location.search as Record<string, unknown>)["filter"]) ?? "")
+        ? (textParam((location.search as Record<string, unknown>).filter) ?? "")
         : "",
   });
   const chosen = facetValues(filter, "site")[0];

@@ -46,7 +46,7 @@ export function LiveIndicator() {
       <span
         role="status"
         data-live={state}
-        // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex -- its hint must be reachable
+
         tabIndex={0}
         className="inline-flex items-center gap-1.5 rounded px-1.5 text-xs text-muted"
       >
@@ -157,7 +157,7 @@ export function TopBar({
       </button>
       <div className="ml-auto flex items-center gap-2">
         <LiveIndicator />
-        <Button variant="secondary" onClick={onAdd} className="max-lg:hidden">
+        <Button variant="primary" onClick={onAdd} className="max-lg:hidden">
           <Plus size={15} aria-hidden /> Add a device
         </Button>
         <PersonMenu />

@@ -63,7 +63,7 @@ export function TimeChart(props: TimeChartProps) {
         onIndex: setIndex,
         onZoom: zoomable ? (a, b) => zoom.current?.(a, b) : undefined,
       }),
-      latest.current.aligned.columns as uPlot.AlignedData,
+      latest.current.aligned.columns,
       element,
     );
     plot.current = made;
@@ -95,9 +95,9 @@ export function TimeChart(props: TimeChartProps) {
       className="min-w-0"
       aria-label={`${props.title}: ${series.map((one, s) => `${one.label} ${withUnit(value(s), unit)}`).join(", ")}`}
     >
-      <figcaption className="flex min-h-5 flex-wrap items-baseline justify-between gap-x-3 px-1">
+      <figcaption className="flex min-h-5 flex-wrap items-center justify-between gap-x-3 px-1">
         <span className="text-sm font-medium">{props.title}</span>
-        <span className="flex flex-wrap gap-x-3 text-xs tabular">
+        <span className="flex flex-wrap items-center gap-x-3 text-xs leading-5 tabular">
           {series.map((one, s) => (
             <span key={one.name} className="inline-flex items-center gap-1.5">
               <span
@@ -140,7 +140,7 @@ function lastNumber(column: readonly (number | null | undefined)[] | undefined):
 
 function show(plot: uPlot, state: { aligned: ReturnType<typeof align>; from: number; to: number }) {
   plot.batch(() => {
-    plot.setData(state.aligned.columns as uPlot.AlignedData, false);
+    plot.setData(state.aligned.columns, false);
     plot.setScale("x", { min: state.from / 1000, max: state.to / 1000 });
   });
 }

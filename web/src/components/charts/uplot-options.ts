@@ -22,6 +22,9 @@ export interface ChartLook {
 }
 
 const DAY_S = 86_400;
+// Bytes are binary, and so are the steps between their labels.
+const BINARY_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
+const BINARY_UNITS = new Set(["bytes", "bytes_per_s", "mb"]);
 const PALETTE = 6;
 
 export function token(name: string): string {
@@ -134,7 +137,7 @@ export function chartOptions(look: ChartLook): uPlot.Options {
     axes: [
       {
         ...axis,
-        size: 26,
+        size: 22,
         gap: 6,
         space: 64,
         values: (_u, splits, _i, _space, step) => timeLabels(splits, step),
@@ -144,6 +147,7 @@ export function chartOptions(look: ChartLook): uPlot.Options {
         size: 62,
         gap: 6,
         space: 34,
+        ...(BINARY_UNITS.has(look.unit) ? { incrs: BINARY_STEPS } : {}),
         values: (_u, splits) => splits.map((value) => shortUnit(value, look.unit)),
       },
     ],

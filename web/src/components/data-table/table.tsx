@@ -241,7 +241,7 @@ function BodyRow<T>({
   const chosen = selection?.has(row.id) === true;
   return (
     // The row's link carries the name and takes the keyboard; the row only widens its target.
-    // eslint-disable-next-line jsx-a11y/click-events-have-key-events, jsx-a11y/no-noninteractive-element-interactions
+
     <tr
       aria-rowindex={index + 2}
       aria-selected={selection === undefined ? undefined : chosen}

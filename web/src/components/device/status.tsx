@@ -33,7 +33,9 @@ export function StatusBadge({
   className?: string;
 }) {
   return (
-    <span className={cn("inline-flex items-center gap-1.5 whitespace-nowrap", className)}>
+    <span
+      className={cn("inline-flex items-center gap-1.5 align-middle whitespace-nowrap", className)}
+    >
       <StatusMark status={device.status} />
       <span>{STATUS_LABEL[device.status]}</span>
       {device.status === "offline" && device.last_seen_at != null && (
@@ -49,7 +51,7 @@ export function HealthBadge({ health }: { health: DeviceHealth | null | undefine
   const tone =
     health === "ok" ? "text-online" : health === "warning" ? "text-warning" : "text-critical";
   return (
-    <span className="inline-flex items-center gap-1.5 whitespace-nowrap">
+    <span className="inline-flex items-center gap-1.5 align-middle whitespace-nowrap">
       <Icon size={14} className={cn("shrink-0", tone)} aria-hidden />
       {HEALTH_LABEL[health]}
     </span>
@@ -86,8 +88,10 @@ export function UsageBar({
   const tone = value >= 90 ? "bg-critical" : value >= 75 ? "bg-warning" : "bg-accent";
   const width = Math.max(0, Math.min(100, value));
   return (
-    <span className={cn("inline-flex w-full items-center gap-2", className)}>
-      <span className="w-10 shrink-0 text-right tabular">{Math.round(value)} %</span>
+    <span className={cn("inline-flex w-full items-center gap-2 align-middle", className)}>
+      <span className="w-11 shrink-0 text-right whitespace-nowrap tabular">
+        {Math.round(value)} %
+      </span>
       <span className="h-1.5 min-w-8 flex-1 overflow-hidden rounded-full bg-surface-3" aria-hidden>
         <span className={cn("block h-full rounded-full", tone)} style={{ width: `${width}%` }} />
       </span>

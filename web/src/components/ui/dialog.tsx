@@ -38,6 +38,18 @@ function useScrollLock(active: boolean) {
   }, [active]);
 }
 
+/** A dialog with a form is opened to type in it; the cross in its corner is not what one wants. */
+function focusFirstField(event: Event) {
+  const { currentTarget } = event;
+  if (!(currentTarget instanceof HTMLElement)) return;
+  const field = currentTarget.querySelector<HTMLElement>(
+    "[data-body] :is(input, select, textarea)",
+  );
+  if (field === null) return;
+  event.preventDefault();
+  field.focus();
+}
+
 export function Dialog(props: DialogProps) {
   const { open, onClose, title, description, children, footer, keepOpen, place = "center" } = props;
   useScrollLock(open);
@@ -47,6 +59,7 @@ export function Dialog(props: DialogProps) {
         <div className="fixed inset-0 z-40 animate-rise bg-overlay" aria-hidden />
         <Radix.Content
           {...(description === undefined ? { "aria-describedby": undefined } : {})}
+          onOpenAutoFocus={focusFirstField}
           onInteractOutside={(event) => keepOpen === true && event.preventDefault()}
           onEscapeKeyDown={(event) => keepOpen === true && event.preventDefault()}
           className={cn(
@@ -79,7 +92,9 @@ export function Dialog(props: DialogProps) {
               </Radix.Close>
             )}
           </header>
-          <div className="min-h-0 flex-1 overflow-auto px-5 py-4">{children}</div>
+          <div data-body className="min-h-0 flex-1 overflow-auto px-5 py-4">
+            {children}
+          </div>
           {footer !== undefined && (
             <footer className="flex flex-wrap justify-end gap-2 border-t border-line px-5 py-3">
               {footer}

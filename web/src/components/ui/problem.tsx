@@ -37,7 +37,7 @@ export function ProblemNote({
         {problem.detail !== "" && problem.detail !== problem.title && (
           <p className="break-words">{problem.detail}</p>
         )}
-        {problem.errors.length > 0 && (
+        {(problem.errors.length > 1 || problem.detail === "") && problem.errors.length > 0 && (
           <ul className="list-disc pl-4">
             {problem.errors.map((entry) => (
               <li key={entry.field + entry.message}>

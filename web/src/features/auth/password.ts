@@ -21,22 +21,22 @@ const COMMON = [
   "iloveyou",
 ];
 
-/** Bits that an attacker must guess, roughly: repeats and runs count for little. */
+/**
+ * Bits that an attacker must guess, roughly. Letters of words are worth little, letters among
+ * other signs more; repeats and runs (`aaaa`, `1234`) next to nothing.
+ */
 function guessBits(password: string): number {
-  let alphabet = 0;
-  if (/[a-z]/.test(password)) alphabet += 26;
-  if (/[A-Z]/.test(password)) alphabet += 26;
-  if (/\d/.test(password)) alphabet += 10;
-  if (/[^a-zA-Z\d]/.test(password)) alphabet += 33;
-  let weight = 0;
-  let previous = -1;
+  const kinds = [/[a-z]/, /[A-Z]/, /\d/, /[^a-zA-Z\d\s]/].filter((kind) => kind.test(password));
+  const letterBits = kinds.length >= 3 ? 4.7 : 2.4;
+  let bits = 0;
+  let previous = -2;
   for (const ch of password) {
     const code = ch.codePointAt(0) ?? 0;
-    const step = Math.abs(code - previous);
-    weight += step <= 1 ? 0.25 : 1;
+    const weight = Math.abs(code - previous) <= 1 ? 0.25 : 1;
+    bits += weight * (/\p{L}/u.test(ch) ? letterBits : /\d/.test(ch) ? 3.3 : 4);
     previous = code;
   }
-  return weight * Math.log2(Math.max(alphabet, 2));
+  return bits;
 }
 
 /** `mine` are words an attacker knows: the person's name and e-mail. */
@@ -58,7 +58,7 @@ export function judgePassword(password: string, mine: readonly string[] = []): V
   const known = personal.find((word) => lower.includes(word));
   for (const word of personal) rest = rest.replaceAll(word, "a");
   const bits = guessBits(rest === lower ? password : rest);
-  if (rest.length <= 4 || bits < 36) {
+  if (rest.length <= 8 || bits < 28) {
     return {
       level: 1,
       words:
@@ -67,6 +67,6 @@ export function judgePassword(password: string, mine: readonly string[] = []): V
           : `Easy to guess: it holds “${known}”.`,
     };
   }
-  if (bits < 60) return { level: 2, words: "Good. One more word would make it strong." };
+  if (bits < 50) return { level: 2, words: "Good. One more word would make it strong." };
   return { level: 3, words: "Strong." };
 }

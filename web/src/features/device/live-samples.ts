@@ -71,9 +71,9 @@ export function useLiveSamples(id: string, names: readonly string[]): LiveSeries
       (name) => data.series.find((one) => one.name === name) ?? { name, unit: "", points: [] },
     );
     setSeries(
-      missed.current.reduce(
+      missed.current.reduce<MetricSeries[]>(
         (all, sample) => withSample(all, sample, WINDOW_MS),
-        complete as MetricSeries[],
+        complete,
       ),
     );
   }, [data, names]);

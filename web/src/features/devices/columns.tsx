@@ -75,14 +75,14 @@ function TagsCell({ tags }: { tags: readonly string[] }) {
 }
 
 export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
-  column("hostname", "Name", 210, (d) => <NameCell device={d} />, deviceName, {
+  column("hostname", "Name", 190, (d) => <NameCell device={d} />, deviceName, {
     ...sortable,
     fixed: true,
   }),
   column(
     "status",
     "Status",
-    165,
+    150,
     (d) => <StatusBadge device={d} />,
     (d) => STATUS_LABEL[d.status],
     sortable,
@@ -90,14 +90,14 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
   column(
     "health",
     "Health",
-    105,
+    100,
     (d) => <HealthBadge health={d.health} />,
     (d) => (d.health == null ? "" : HEALTH_LABEL[d.health]),
   ),
   column(
     "os_type",
     "System",
-    175,
+    165,
     (d) => (
       <span>
         {osLabel(d.os_type)} <span className="text-muted">{d.os_version}</span>
@@ -109,7 +109,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
   column(
     "cpu_percent",
     "CPU",
-    120,
+    108,
     (d) => <UsageBar value={d.cpu_percent} />,
     (d) => d.cpu_percent,
     sortable,
@@ -117,7 +117,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
   column(
     "ram_percent",
     "Memory",
-    120,
+    108,
     (d) => <UsageBar value={d.ram_percent} />,
     (d) => d.ram_percent,
     sortable,
@@ -125,7 +125,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
   column(
     "disk_percent",
     "Disk",
-    120,
+    108,
     (d) => <UsageBar value={d.disk_percent} />,
     (d) => d.disk_percent,
     sortable,
@@ -133,7 +133,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
   column(
     "site",
     "Site",
-    130,
+    120,
     (d) => d.site.name,
     (d) => d.site.name,
   ),
@@ -143,11 +143,12 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     110,
     (d) => plain(d.last_user),
     (d) => d.last_user,
+    extra,
   ),
   column(
     "tags",
     "Tags",
-    170,
+    125,
     (d) => <TagsCell tags={d.tags} />,
     (d) => d.tags.join(", "),
   ),
@@ -157,7 +158,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     115,
     (d) => <RelativeTime at={d.last_seen_at} className="text-muted" />,
     (d) => d.last_seen_at,
-    sortable,
+    { ...sortable, ...extra },
   ),
   column(
     "display_name",

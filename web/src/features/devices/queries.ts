@@ -108,20 +108,19 @@ function changesOf(data: unknown): Change[] {
 
 /** Writes changes into pages; pages and rows that did not change keep their identity. */
 export function mergeChanges(
-  data: InfiniteData<DevicePage, unknown>,
+  data: InfiniteData<DevicePage>,
   changes: ReadonlyMap<string, Change>,
-): { data: InfiniteData<DevicePage, unknown>; found: ReadonlySet<string> } {
+): { data: InfiniteData<DevicePage>; found: ReadonlySet<string> } {
   const found = new Set<string>();
   const pages = data.pages.map((page) => {
-    let touched = false;
+    if (!page.data.some((row) => changes.has(row.id))) return page;
     const rows = page.data.map((row) => {
       const change = changes.get(row.id);
       if (change === undefined) return row;
-      touched = true;
       found.add(row.id);
       return { ...row, ...change };
     });
-    return touched ? { ...page, data: rows } : page;
+    return { ...page, data: rows };
   });
   return { data: { ...data, pages }, found };
 }

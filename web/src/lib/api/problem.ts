@@ -55,15 +55,15 @@ function fieldErrors(value: unknown): FieldError[] {
 /** Reads a problem from an answer; a proxy's HTML page becomes a problem too. */
 export function problemFrom(response: Response, body: unknown): Problem {
   const fields = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
-  const type = text(fields["type"]) ?? "";
+  const type = text(fields.type) ?? "";
   const wait = Number(response.headers.get("Retry-After"));
   return new Problem({
     code: type.startsWith(PREFIX) ? type.slice(PREFIX.length) : "unknown",
     status: response.status,
-    title: text(fields["title"]) ?? `The server answered ${response.status}`,
-    detail: text(fields["detail"]) ?? "",
-    requestId: text(fields["request_id"]) ?? response.headers.get("X-Request-Id"),
-    errors: fieldErrors(fields["errors"]),
+    title: text(fields.title) ?? `The server answered ${response.status}`,
+    detail: text(fields.detail) ?? "",
+    requestId: text(fields.request_id) ?? response.headers.get("X-Request-Id"),
+    errors: fieldErrors(fields.errors),
     retryAfter: Number.isFinite(wait) && wait > 0 ? wait : null,
   });
 }

@@ -20,7 +20,7 @@ export function makeQueryClient(): QueryClient {
     mutationCache: new MutationCache({
       onError: (error, _variables, _context, mutation) => {
         // A wrong password is also a 401, and no lost session.
-        if (mutation.meta?.["signsIn"] !== true) onError(error);
+        if (mutation.meta?.signsIn !== true) onError(error);
       },
     }),
     defaultOptions: {

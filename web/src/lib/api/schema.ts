@@ -4,6 +4,27 @@
  */
 
 export interface paths {
+  "/api/v1/agents/enroll": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    get?: never;
+    put?: never;
+    /**
+     * Enrol a device
+     * @description The same request (the same certificate request) gives the same device. With an enrolment key that
+     *     requires approval it waits for a person and asks again.
+     */
+    post: operations["enroll_agent"];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   "/api/v1/audit/logs": {
     parameters: {
       query?: never;
@@ -11,7 +32,7 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** The audit log */
+    /** The audit log, newest first */
     get: operations["list_audit_logs"];
     put?: never;
     post?: never;
@@ -30,8 +51,8 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Sign in from a browser */
-    post: operations["login"];
+    /** Sign in with a browser */
+    post: operations["create_session"];
     delete?: never;
     options?: never;
     head?: never;
@@ -48,7 +69,7 @@ export interface paths {
     get?: never;
     put?: never;
     /** Sign out */
-    post: operations["logout"];
+    post: operations["delete_session"];
     delete?: never;
     options?: never;
     head?: never;
@@ -64,8 +85,11 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Exchange a refresh token */
-    post: operations["refresh"];
+    /**
+     * Exchange a refresh token
+     * @description Each works once. One that comes again ends the session: somebody has a copy.
+     */
+    post: operations["refresh_token"];
     delete?: never;
     options?: never;
     head?: never;
@@ -79,7 +103,7 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Who is signed in */
+    /** The caller's session */
     get: operations["get_session"];
     put?: never;
     post?: never;
@@ -98,8 +122,28 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Get an access token */
-    post: operations["token"];
+    /** Sign in with another client */
+    post: operations["create_token"];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/device-fields": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * List the fields that a filter can name.
+     * @description With their types, operators and, for choices, values: what a filter bar offers.
+     */
+    get: operations["list_device_fields"];
+    put?: never;
+    post?: never;
     delete?: never;
     options?: never;
     head?: never;
@@ -114,8 +158,8 @@ export interface paths {
       cookie?: never;
     };
     /**
-     * List devices
-     * @description Devices that match, with counts by status, system, health and tag. Filters read like `os = "windows" and ram_gb > 8 and not tag:patched`.
+     * List devices.
+     * @description Searched, filtered and sorted by the server, with counts of the values that the whole list has.
      */
     get: operations["list_devices"];
     put?: never;
@@ -133,15 +177,22 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Read a device */
+    /** Read a device. */
     get: operations["get_device"];
     put?: never;
     post?: never;
-    /** Decommission a device */
+    /**
+     * Decommission a device.
+     * @description For good: its certificate is revoked everywhere within a second, and it leaves every list. Its
+     *     history stays until it expires.
+     */
     delete: operations["delete_device"];
     options?: never;
     head?: never;
-    /** Rename, tag or move a device */
+    /**
+     * Change a device.
+     * @description Its name, tags, or site. Moving it to a site of another organization moves it there.
+     */
     patch: operations["update_device"];
     trace?: never;
   };
@@ -152,8 +203,11 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Hardware inventory */
-    get: operations["get_hardware"];
+    /**
+     * Read a device's hardware.
+     * @description 404 `not_reported` until the device has told it.
+     */
+    get: operations["get_device_hardware"];
     put?: never;
     post?: never;
     delete?: never;
@@ -169,8 +223,8 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Metrics over a range */
-    get: operations["get_metrics"];
+    /** Read a device's history. */
+    get: operations["get_device_metrics"];
     put?: never;
     post?: never;
     delete?: never;
@@ -186,8 +240,11 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Network inventory */
-    get: operations["get_network"];
+    /**
+     * Read a device's network addresses.
+     * @description 404 `not_reported` until the device has told them.
+     */
+    get: operations["get_device_network"];
     put?: never;
     post?: never;
     delete?: never;
@@ -203,8 +260,28 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Software inventory */
-    get: operations["list_software"];
+    /**
+     * List a device's software.
+     * @description 404 `not_reported` until the device has told it.
+     */
+    get: operations["list_device_software"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/docs": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** This document as a page */
+    get: operations["get_docs"];
     put?: never;
     post?: never;
     delete?: never;
@@ -220,10 +297,13 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** List enrolment keys */
+    /** Enrolment keys, newest first */
     get: operations["list_enrollment_keys"];
     put?: never;
-    /** Create an enrolment key */
+    /**
+     * Make an enrolment key
+     * @description Repeated under the same Idempotency-Key it answers the same, the key's text included.
+     */
     post: operations["create_enrollment_key"];
     delete?: never;
     options?: never;
@@ -241,8 +321,11 @@ export interface paths {
     get?: never;
     put?: never;
     post?: never;
-    /** Revoke an enrolment key */
-    delete: operations["delete_enrollment_key"];
+    /**
+     * Revoke an enrolment key
+     * @description Devices that it admitted stay. Revoking again changes nothing.
+     */
+    delete: operations["revoke_enrollment_key"];
     options?: never;
     head?: never;
     patch?: never;
@@ -255,8 +338,25 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** What this installation is */
+    /** The installation */
     get: operations["get_instance"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/openapi.json": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** This document */
+    get: operations["get_openapi"];
     put?: never;
     post?: never;
     delete?: never;
@@ -272,8 +372,8 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** The organization */
-    get: operations["get_organization"];
+    /** The caller's organization */
+    get: operations["get_current_org"];
     put?: never;
     post?: never;
     delete?: never;
@@ -306,7 +406,7 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Counts and the devices to look at */
+    /** Overview */
     get: operations["get_overview"];
     put?: never;
     post?: never;
@@ -323,7 +423,7 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** List devices waiting for approval */
+    /** Devices that wait for approval */
     get: operations["list_pending_devices"];
     put?: never;
     post?: never;
@@ -342,7 +442,7 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Let a device in */
+    /** Approve a device */
     post: operations["approve_pending_device"];
     delete?: never;
     options?: never;
@@ -359,7 +459,7 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Turn a device away */
+    /** Reject a device */
     post: operations["reject_pending_device"];
     delete?: never;
     options?: never;
@@ -376,8 +476,11 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** Set the installation up */
-    post: operations["post_setup"];
+    /**
+     * Set up
+     * @description Works once, with the token of the set-up link, and signs the new administrator in.
+     */
+    post: operations["create_setup"];
     delete?: never;
     options?: never;
     head?: never;
@@ -391,8 +494,32 @@ export interface paths {
       path?: never;
       cookie?: never;
     };
-    /** Roles, lanes, storage and drops */
+    /** System status */
     get: operations["get_status"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/ws": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * Live updates
+     * @description A WebSocket. Send `{"subscribe":["devices","overview","status","device:<id>"]}`,
+     *     `{"unsubscribe":[…]}` or `{"ping":n}`. It answers `{"type":"subscribed","topics":[…]}`,
+     *     `{"pong":n}` or `{"type":"error","topic":…,"detail":…}`, and tells what its topics have to tell as
+     *     `{"topic":…,"type":"changed"|"sample"|"device"|"overview"|"status","data":…}`. Close code 4401:
+     *     the session has ended.
+     */
+    get: operations["open_ws"];
     put?: never;
     post?: never;
     delete?: never;
@@ -410,8 +537,122 @@ export interface paths {
     };
     get?: never;
     put?: never;
-    /** A ticket for the live WebSocket */
+    /**
+     * Create a ticket for live updates
+     * @description It opens one WebSocket, once, within 30 seconds, with what the caller may see.
+     */
     post: operations["create_ws_ticket"];
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/healthz": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Whether the process lives */
+    get: operations["get_healthz"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/install/{file}": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * An agent
+     * @description `breeze-agent-linux-amd64` or `breeze-agent-linux-arm64`.
+     */
+    get: operations["get_agent_binary"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/install/ca.pem": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * The certificate of this server's authority
+     * @description Who fetches it here has not verified it: compare its public key with the hash in an enrolment key.
+     */
+    get: operations["get_ca_certificate"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/install/linux.sh": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** The installer for Linux */
+    get: operations["get_linux_script"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/metrics": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * Metrics in Prometheus' format
+     * @description Answered to this machine only.
+     */
+    get: operations["get_metrics"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/readyz": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Whether it can serve */
+    get: operations["get_readyz"];
+    put?: never;
+    post?: never;
     delete?: never;
     options?: never;
     head?: never;
@@ -422,230 +663,222 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
   schemas: {
-    /** @description An address of an interface. */
     Address: {
       interface_name: string;
       ip_address: string;
-      /** @enum {string} */
-      ip_type: "ipv4" | "ipv6";
+      /** @description "ipv4" or "ipv6". */
+      ip_type: string;
       is_primary: boolean;
-      mac_address?: string | null;
-      /** Format: int64 */
-      prefix_len?: number | null;
+      mac_address: string;
+      /** Format: int32 */
+      prefix_len: number;
     };
-    /** @description One row of the audit log. */
+    /** @enum {string} */
+    AuditActorType: "user" | "agent" | "system" | "anonymous";
     AuditEntry: {
+      /** @description `<resource>.<verb>`. */
       action: string;
-      actor_email?: string | null;
-      actor_id?: string | null;
-      actor_type: string;
-      details?: unknown;
+      actor_email: string | null;
+      actor_id: string | null;
+      actor_type: components["schemas"]["AuditActorType"];
+      /** @description Depends on the action. */
+      details: Record<string, never>;
       /** Format: uuid */
       id: string;
-      ip_address?: string | null;
-      request_id?: string | null;
-      resource_id?: string | null;
-      resource_name?: string | null;
-      resource_type: string;
-      result: string;
-      /** Format: date-time */
-      timestamp: string;
+      ip_address: string | null;
+      request_id: string | null;
+      resource_id: string | null;
+      resource_name: string | null;
+      resource_type: string | null;
+      result: components["schemas"]["AuditOutcome"];
+      timestamp: components["schemas"]["Timestamp"];
     };
-    /** @description One page of results. */
-    AuditPage: {
-      data: components["schemas"]["AuditEntry"][];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description How the device is connected now. */
+    /** @enum {string} */
+    AuditOutcome: "success" | "failure" | "denied";
+    /** @description How a device is connected at the moment. */
     Connection: {
+      /** @description As the relay sees it. */
       address: string;
-      /** Format: date-time */
-      certificate_expires_at: string;
+      certificate_expires_at: null | components["schemas"]["Timestamp"];
       region: string;
       relay_id: string;
       /** Format: double */
-      round_trip_ms?: number | null;
-      /** Format: date-time */
-      since: string;
-      /** @enum {string} */
-      transport: "quic" | "websocket";
+      round_trip_ms: number | null;
+      since: components["schemas"]["Timestamp"];
+      /** @description "quic" or "websocket". */
+      transport: string;
     };
-    /** @description A new key, with the secret that is shown once. */
-    CreatedEnrollmentKey: {
-      /** Format: date-time */
-      created_at: string;
-      created_by?: string | null;
-      /** Format: date-time */
-      expires_at?: string | null;
-      /** Format: uuid */
-      id: string;
-      install: components["schemas"]["InstallLines"];
+    CreatedEnrollmentKey: components["schemas"]["EnrollmentKey"] & {
+      install: components["schemas"]["Install"];
+      /** @description The key itself. It is shown once. */
       key: string;
-      /** Format: int64 */
-      max_uses?: number | null;
-      name: string;
-      requires_approval: boolean;
-      /** Format: date-time */
-      revoked_at?: string | null;
-      site: components["schemas"]["Named"];
-      /** @enum {string} */
-      state: "active" | "expired" | "used_up" | "revoked";
-      /** Format: int64 */
-      uses: number;
     };
-    /** @description A key to create. */
     CreateEnrollmentKey: {
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Seconds; null: never. Unless given, 30 days.
+       */
       expires_in_s?: number | null;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Null: no limit.
+       */
       max_uses?: number | null;
       name: string;
+      /** @description Whether a person must approve each device. */
       requires_approval?: boolean;
-      /** Format: uuid */
+      /**
+       * Format: uuid
+       * @description Where its devices go; the organization's first site unless given.
+       */
       site_id?: string | null;
     };
-    /** @description A device in full. */
-    Device: {
+    Credentials: {
+      email: string;
+      /** Format: password */
+      password: string;
+    };
+    /** @description All that is known of a device but its inventory and history. */
+    Device: components["schemas"]["DeviceSummary"] & {
+      /**
+       * Format: double
+       * @description The device's clock minus the server's.
+       */
+      clock_offset_ms: number | null;
+      connection: null | components["schemas"]["Connection"];
+      created_at: components["schemas"]["Timestamp"];
+      /** @description Name of the enrolment key that it came with. */
+      enrolled_by: string | null;
+      /**
+       * Format: double
+       * @description Usual distance of its heartbeats, in seconds.
+       */
+      heartbeat_interval_s: number;
+      os_build: string;
+      /**
+       * Format: int64
+       * @description Heartbeats that its agent ever dropped because it could not send them for too long.
+       */
+      thinned_heartbeats: number;
+      updated_at: components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description For `If-Match`.
+       */
+      version: number;
+    };
+    /**
+     * @description What a device says of itself.
+     * @enum {string}
+     */
+    DeviceHealth: "ok" | "warning" | "error";
+    /** @description A device's history. */
+    DeviceMetrics: {
+      from: components["schemas"]["Timestamp"];
+      /** @description What the points were made of: "raw", "5m", "1h" or "1d". */
+      resolution: string;
+      series: components["schemas"]["MetricSeries"][];
+      /** Format: int64 */
+      step_s: number;
+      to: components["schemas"]["Timestamp"];
+      /** @description More series matched `details` than are answered. */
+      truncated: boolean;
+    };
+    /** @description A page of devices, with counts over the whole list. */
+    DevicePage: {
+      data: components["schemas"]["DeviceSummary"][];
+      facets: components["schemas"]["Facets"];
+      has_more: boolean;
+      next_cursor: string | null;
+      /** Format: int64 */
+      total: number;
+    };
+    /**
+     * @description How a device is connected.
+     * @enum {string}
+     */
+    DeviceStatus: "online" | "offline" | "pending" | "maintenance" | "decommissioned";
+    /** @description A device in a list. Latest figures are a few seconds old. */
+    DeviceSummary: {
       agent_version: string;
       architecture: string;
-      /** Format: int64 */
-      clock_offset_ms?: number | null;
-      connection?: null | components["schemas"]["Connection"];
-      cpu_model?: string | null;
+      cpu_model: string | null;
       /** Format: double */
-      cpu_percent?: number | null;
-      /** Format: int64 */
-      cpu_threads?: number | null;
-      /** Format: date-time */
-      created_at: string;
-      /** Format: double */
-      disk_gb?: number | null;
-      /** Format: double */
-      disk_percent?: number | null;
-      display_name?: string | null;
-      /** Format: date-time */
-      enrolled_at: string;
-      enrolled_by?: string | null;
-      /** @enum {string|null} */
-      health?: "ok" | "warning" | "error" | null;
-      /** Format: int64 */
-      heartbeat_interval_s: number;
+      cpu_percent: number | null;
+      /** Format: int32 */
+      cpu_threads: number | null;
+      /**
+       * Format: int64
+       * @description GiB.
+       */
+      disk_gb: number | null;
+      /**
+       * Format: double
+       * @description Of its fullest disk.
+       */
+      disk_percent: number | null;
+      display_name: string | null;
+      enrolled_at: components["schemas"]["Timestamp"];
+      health: null | components["schemas"]["DeviceHealth"];
+      /** @description As the device names itself; empty until it first connected. */
       hostname: string;
       /** Format: uuid */
       id: string;
-      /** Format: date-time */
-      last_seen_at?: string | null;
-      last_user?: string | null;
-      manufacturer?: string | null;
-      model?: string | null;
-      organization: components["schemas"]["Named"];
-      os_build?: string;
+      last_seen_at: null | components["schemas"]["Timestamp"];
+      last_user: string | null;
+      manufacturer: string | null;
+      model: string | null;
+      organization: components["schemas"]["Reference"];
+      /** @description "linux", "windows" or "macos"; empty until it first connected. */
       os_type: string;
       os_version: string;
       pending_reboot: boolean;
-      primary_ip?: string | null;
-      public_ip?: string | null;
+      primary_ip: string | null;
+      /** @description As the relay sees it. */
+      public_ip: string | null;
+      /**
+       * Format: double
+       * @description GiB.
+       */
+      ram_gb: number | null;
       /** Format: double */
-      ram_gb?: number | null;
-      /** Format: double */
-      ram_percent?: number | null;
-      serial_number?: string | null;
-      site: components["schemas"]["Named"];
-      /** @enum {string} */
-      status: "online" | "offline" | "pending" | "maintenance" | "decommissioned";
-      /** Format: date-time */
-      status_since?: string | null;
+      ram_percent: number | null;
+      serial_number: string | null;
+      site: components["schemas"]["Reference"];
+      /** @description "online", "offline", "pending" (never heard of), "maintenance" or "decommissioned". */
+      status: components["schemas"]["DeviceStatus"];
+      status_since: null | components["schemas"]["Timestamp"];
       tags: string[];
       /** Format: int64 */
-      thinned_heartbeats: number;
-      /** Format: date-time */
-      updated_at: string;
-      /** Format: int64 */
-      uptime_s?: number | null;
-      /** Format: int64 */
-      version: number;
+      uptime_s: number | null;
     };
-    /** @description Devices by state. */
-    DeviceCounts: {
+    /** @description Devices by status and by health. */
+    DeviceTotals: {
       /** Format: int64 */
       error: number;
       /** Format: int64 */
       offline: number;
       /** Format: int64 */
       online: number;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Enrolled, and never heard of since.
+       */
       pending: number;
       /** Format: int64 */
       total: number;
       /** Format: int64 */
       warning: number;
     };
-    /** @description One page of results. */
-    DevicePage: {
-      data: components["schemas"]["DeviceSummary"][];
-      facets: components["schemas"]["Facets"];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description What to change. */
-    DevicePatch: {
+    /** @description What to change; what is absent stays. */
+    DeviceUpdate: {
+      /** @description Null takes the name away. */
       display_name?: string | null;
       /** Format: uuid */
-      site_id?: string;
-      tags?: string[];
+      site_id?: string | null;
+      /** @description The whole list. */
+      tags?: string[] | null;
     };
-    /** @description A device as lists show it. */
-    DeviceSummary: {
-      agent_version: string;
-      architecture: string;
-      cpu_model?: string | null;
-      /** Format: double */
-      cpu_percent?: number | null;
-      /** Format: int64 */
-      cpu_threads?: number | null;
-      /** Format: double */
-      disk_gb?: number | null;
-      /** Format: double */
-      disk_percent?: number | null;
-      display_name?: string | null;
-      /** Format: date-time */
-      enrolled_at: string;
-      /** @enum {string|null} */
-      health?: "ok" | "warning" | "error" | null;
-      hostname: string;
-      /** Format: uuid */
-      id: string;
-      /** Format: date-time */
-      last_seen_at?: string | null;
-      last_user?: string | null;
-      manufacturer?: string | null;
-      model?: string | null;
-      organization: components["schemas"]["Named"];
-      os_type: string;
-      os_version: string;
-      pending_reboot: boolean;
-      primary_ip?: string | null;
-      public_ip?: string | null;
-      /** Format: double */
-      ram_gb?: number | null;
-      /** Format: double */
-      ram_percent?: number | null;
-      serial_number?: string | null;
-      site: components["schemas"]["Named"];
-      /** @enum {string} */
-      status: "online" | "offline" | "pending" | "maintenance" | "decommissioned";
-      /** Format: date-time */
-      status_since?: string | null;
-      tags: string[];
-      /** Format: int64 */
-      uptime_s?: number | null;
-    };
-    /** @description A mounted file system. */
     Disk: {
       device: string;
       file_system: string;
@@ -654,42 +887,68 @@ export interface components {
       /** Format: int64 */
       total_bytes: number;
     };
-    /** @description A counter of what was dropped. */
     Drop: {
       /** Format: int64 */
       count: number;
       name: string;
     };
-    /** @description A key that enrols devices. */
+    /** @description As `breeze_proto::enroll::EnrollResponse`. */
+    EnrollAnswer:
+      | {
+          /** Format: uuid */
+          device_id: string;
+          /** Format: int32 */
+          retry_after_s: number;
+          /** @enum {string} */
+          status: "pending";
+        }
+      | {
+          certificate: string;
+          chain: string[];
+          /** Format: uuid */
+          device_id: string;
+          documents: string[];
+          root: string;
+          root_endorsement: string;
+          /** @enum {string} */
+          status: "enrolled";
+        };
+    /** @description As `breeze_proto::enroll::EnrollRequest`. */
+    EnrollBody: {
+      agent_version: string;
+      architecture: string;
+      /** @description PKCS#10, DER, base64. P-256; its subject is ignored. */
+      csr: string;
+      hostname: string;
+      /** Format: uuid */
+      key_id: string;
+      os_build: string;
+      /** @description `linux`, `windows` or `macos`. */
+      os_type: string;
+      os_version: string;
+      secret: string;
+      serial_number?: string;
+    };
     EnrollmentKey: {
-      /** Format: date-time */
-      created_at: string;
-      created_by?: string | null;
-      /** Format: date-time */
-      expires_at?: string | null;
+      created_at: components["schemas"]["Timestamp"];
+      /** @description Name of the person, or `system`. */
+      created_by: string;
+      expires_at: null | components["schemas"]["Timestamp"];
       /** Format: uuid */
       id: string;
       /** Format: int64 */
-      max_uses?: number | null;
+      max_uses: number | null;
       name: string;
       requires_approval: boolean;
-      /** Format: date-time */
-      revoked_at?: string | null;
+      revoked_at: null | components["schemas"]["Timestamp"];
       site: components["schemas"]["Named"];
-      /** @enum {string} */
-      state: "active" | "expired" | "used_up" | "revoked";
+      state: components["schemas"]["EnrollmentKeyState"];
       /** Format: int64 */
       uses: number;
     };
-    /** @description One page of results. */
-    EnrollmentKeyPage: {
-      data: components["schemas"]["EnrollmentKey"][];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description Counts of the devices that match, by value. */
+    /** @enum {string} */
+    EnrollmentKeyState: "active" | "expired" | "used_up" | "revoked";
+    /** @description How many of the devices that a list is of have which value. */
     Facets: {
       health: {
         [key: string]: number;
@@ -700,131 +959,266 @@ export interface components {
       status: {
         [key: string]: number;
       };
+      /** @description The most frequent ones. */
       tags: {
         [key: string]: number;
       };
     };
-    /** @description What is wrong with one field. */
+    /** @description A field as a filter bar needs to know it. */
+    FieldDescription: {
+      aliases: string[];
+      description: string;
+      name: string;
+      operators: string[];
+      /** @description "text", "choice", "tags", "number", "time" or "boolean". */
+      type: string;
+      /** @description Of a number. */
+      unit?: string | null;
+      /** @description Of a choice: what it can be. */
+      values: string[];
+    };
+    /** @description A field and what is wrong with it. */
     FieldError: {
+      /** @description Path within the body (`relays[0].id`), or the query parameter's name. */
       field: string;
       message: string;
     };
-    /** @description A figure a role reports. */
-    Gauge: {
+    /** @description The fields of the filter language. */
+    FieldList: {
+      data: components["schemas"]["FieldDescription"][];
+    };
+    GaugeState: {
       name: string;
       unit: string;
       /** Format: double */
       value: number;
     };
-    /** @description Hardware inventory. */
+    /** @description What a device is made of. Empty texts and zeros are what it could not find out. */
     Hardware: {
-      bios_version?: string | null;
-      /** Format: int64 */
-      cpu_cores?: number | null;
-      cpu_model?: string | null;
-      /** Format: int64 */
-      cpu_threads?: number | null;
-      /** Format: double */
-      disk_total_gb?: number | null;
+      bios_version: string;
+      /** Format: int32 */
+      cpu_cores: number;
+      cpu_model: string;
+      /** Format: int32 */
+      cpu_threads: number;
+      /**
+       * Format: int64
+       * @description GiB.
+       */
+      disk_total_gb: number;
       disks: components["schemas"]["Disk"][];
-      gpu_model?: string | null;
-      manufacturer?: string | null;
-      model?: string | null;
-      /** Format: int64 */
-      ram_total_mb?: number | null;
-      serial_number?: string | null;
-      /** Format: date-time */
-      updated_at: string;
-      virtualization?: string | null;
+      gpu_model: string;
+      manufacturer: string;
+      model: string;
+      /**
+       * Format: int64
+       * @description MiB.
+       */
+      ram_total_mb: number;
+      serial_number: string;
+      updated_at: components["schemas"]["Timestamp"];
+      /** @description "kvm", "docker" and the like; empty on bare metal. */
+      virtualization: string;
     };
-    /** @description What arrives now. */
+    /** @description How much arrives, of all tenants together. */
     Ingest: {
       /** Format: double */
       heartbeats_per_s: number;
+      /** @description Of the last hour: milliseconds and heartbeats a second. */
       history: number[][];
       /** Format: double */
       samples_per_s: number;
     };
-    /** @description One line for each system. */
-    InstallLines: {
+    /** @description Ways to install an agent with the key. */
+    Install: {
+      /** @description One line for a shell on the machine. */
       linux: string;
     };
-    /** @description What this installation is. */
     Instance: {
       name: string;
+      /** @description Whether nobody has set up yet. */
       setup_required: boolean;
       version: string;
     };
-    /** @description One lane of the bus. */
-    Lane: {
+    /** @description A lane's durable stream. */
+    LaneState: {
       /** Format: int64 */
       bytes: number;
       /** Format: int64 */
       first: number;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Entries that its collector has not let go of yet.
+       */
       lag_entries: number;
-      /** Format: int64 */
+      /** Format: int32 */
       lane: number;
       /** Format: int64 */
       last: number;
       region: string;
     };
-    /** @description E-mail and password. */
-    LoginRequest: {
-      email: string;
-      password: string;
-    };
-    /** @description Series over a range. */
-    Metrics: {
-      /** Format: date-time */
-      from: string;
-      /** @enum {string} */
-      resolution: "raw" | "5m" | "1h" | "1d";
-      series: components["schemas"]["MetricSeries"][];
-      /** Format: int64 */
-      step_s: number;
-      /** Format: date-time */
-      to: string;
-      truncated: boolean;
-    };
-    /** @description Points are `[t_ms, avg, min, max, last]`. */
     MetricSeries: {
       name: string;
+      /** @description Each point: milliseconds, average, minimum, maximum, last. Where there was no data there is no point. */
       points: number[][];
       unit: string;
     };
-    /** @description A record's id and name. */
+    /** @description An id with the name that people know it by. */
     Named: {
       /** Format: uuid */
       id: string;
       name: string;
     };
-    /** @description Network inventory. */
+    /** @description A device's addresses. */
     Network: {
       addresses: components["schemas"]["Address"][];
-      default_gateway?: string | null;
+      default_gateway: string | null;
       dns_servers: string[];
-      public_ip?: string | null;
-      /** Format: date-time */
-      updated_at: string;
+      /** @description As the relay sees it. */
+      public_ip: string | null;
+      updated_at: components["schemas"]["Timestamp"];
     };
-    /** @description An organization. */
     Organization: {
       /** Format: uuid */
       id: string;
       name: string;
+      partner: components["schemas"]["Named"];
     };
-    /** @description The first page. */
+    /** @description Counts, ingest, and devices worth a look. */
     Overview: {
+      /** @description Online, by processor use. */
       busiest: components["schemas"]["DeviceSummary"][];
-      devices: components["schemas"]["DeviceCounts"];
+      devices: components["schemas"]["DeviceTotals"];
       ingest: components["schemas"]["Ingest"];
       newest: components["schemas"]["DeviceSummary"][];
       offline_longest: components["schemas"]["DeviceSummary"][];
     };
-    /** @description A device waiting for approval. */
+    /** @description One page of a list. */
+    Page_AuditEntry: {
+      data: {
+        /** @description `<resource>.<verb>`. */
+        action: string;
+        actor_email: string | null;
+        actor_id: string | null;
+        actor_type: components["schemas"]["AuditActorType"];
+        /** @description Depends on the action. */
+        details: Record<string, never>;
+        /** Format: uuid */
+        id: string;
+        ip_address: string | null;
+        request_id: string | null;
+        resource_id: string | null;
+        resource_name: string | null;
+        resource_type: string | null;
+        result: components["schemas"]["AuditOutcome"];
+        timestamp: components["schemas"]["Timestamp"];
+      }[];
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      /**
+       * Format: int64
+       * @description Rows of the whole list.
+       */
+      total: number;
+    };
+    /** @description One page of a list. */
+    Page_EnrollmentKey: {
+      data: {
+        created_at: components["schemas"]["Timestamp"];
+        /** @description Name of the person, or `system`. */
+        created_by: string;
+        expires_at: null | components["schemas"]["Timestamp"];
+        /** Format: uuid */
+        id: string;
+        /** Format: int64 */
+        max_uses: number | null;
+        name: string;
+        requires_approval: boolean;
+        revoked_at: null | components["schemas"]["Timestamp"];
+        site: components["schemas"]["Named"];
+        state: components["schemas"]["EnrollmentKeyState"];
+        /** Format: int64 */
+        uses: number;
+      }[];
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      /**
+       * Format: int64
+       * @description Rows of the whole list.
+       */
+      total: number;
+    };
+    /** @description One page of a list. */
+    Page_PendingDevice: {
+      data: {
+        /** @description The address that it asked from. */
+        address: string;
+        architecture: string;
+        enrollment_key: components["schemas"]["Named"];
+        hostname: string;
+        /** Format: uuid */
+        id: string;
+        os_type: string;
+        os_version: string;
+        requested_at: components["schemas"]["Timestamp"];
+        serial_number: string;
+      }[];
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      /**
+       * Format: int64
+       * @description Rows of the whole list.
+       */
+      total: number;
+    };
+    /** @description One page of a list. */
+    Page_Site: {
+      data: {
+        /** Format: uuid */
+        id: string;
+        name: string;
+        /** @description IANA name. */
+        timezone: string;
+      }[];
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      /**
+       * Format: int64
+       * @description Rows of the whole list.
+       */
+      total: number;
+    };
+    /** @description One page of a list. */
+    Page_Software: {
+      data: {
+        architecture: string;
+        /** @description "2026-11-24", or empty. */
+        install_date: string;
+        install_location: string;
+        is_system: boolean;
+        name: string;
+        publisher: string;
+        /** @description "dpkg", "rpm", "apk", "snap" or "flatpak". */
+        source: string;
+        version: string;
+      }[];
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      /**
+       * Format: int64
+       * @description Rows of the whole list.
+       */
+      total: number;
+    };
+    /** @description What a device said about itself. Text of a stranger. */
     PendingDevice: {
-      address?: string | null;
+      /** @description The address that it asked from. */
+      address: string;
       architecture: string;
       enrollment_key: components["schemas"]["Named"];
       hostname: string;
@@ -832,140 +1226,147 @@ export interface components {
       id: string;
       os_type: string;
       os_version: string;
-      /** Format: date-time */
-      requested_at: string;
-      serial_number?: string | null;
+      requested_at: components["schemas"]["Timestamp"];
+      serial_number: string;
     };
-    /** @description One page of results. */
-    PendingDevicePage: {
-      data: components["schemas"]["PendingDevice"][];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description An RFC 9457 problem. */
+    /** @description The body of every answer that is not a success, as `application/problem+json` (RFC 9457). */
     Problem: {
-      detail?: string;
+      /** @description Words that say how to go on. */
+      detail: string;
       errors?: components["schemas"]["FieldError"][];
-      request_id?: string;
-      /** Format: int64 */
+      request_id: string;
+      /** Format: int32 */
       status: number;
       title: string;
+      /**
+       * @description `urn:breeze:problem:<code>`; the codes are stable.
+       * @example urn:breeze:problem:validation
+       */
       type: string;
     };
-    /** @description A refresh token, used once. */
+    /** @description Another entity, by id and name. */
+    Reference: {
+      /** Format: uuid */
+      id: string;
+      name: string;
+    };
     RefreshRequest: {
       refresh_token: string;
     };
-    /** @description One running role. */
-    RoleInfo: {
-      gauges: components["schemas"]["Gauge"][];
+    /**
+     * @description What a role is called.
+     * @enum {string}
+     */
+    RoleName: "partner_admin";
+    /** @description What a role said last. One that is silent for 10 s is not ready. */
+    RoleState: {
+      gauges: components["schemas"]["GaugeState"][];
       id: string;
-      message?: string | null;
+      message: string;
       ready: boolean;
       region: string;
       role: string;
-      /** Format: date-time */
-      seen_at: string;
-      /** Format: date-time */
-      started_at: string;
+      seen_at: components["schemas"]["Timestamp"];
+      started_at: components["schemas"]["Timestamp"];
       version: string;
     };
-    /** @description The browser's session. */
     Session: {
+      /** @description For the header X-CSRF-Token of every mutation. */
       csrf_token: string;
-      /** Format: date-time */
-      expires_at: string;
+      expires_at: components["schemas"]["Timestamp"];
       organization: components["schemas"]["Named"];
       partner: components["schemas"]["Named"];
-      role: string;
+      role: components["schemas"]["RoleName"];
       site: components["schemas"]["Named"];
       user: components["schemas"]["SessionUser"];
     };
-    /** @description The person signed in. */
     SessionUser: {
       email: string;
       /** Format: uuid */
       id: string;
       name: string;
     };
-    /** @description Creates the first user, partner, organization and site. */
     SetupRequest: {
       email: string;
       name: string;
+      /** @description Names the partner and its first organization. */
       organization_name?: string | null;
+      /** Format: password */
       password: string;
       site_name?: string | null;
+      /** @description From the link: what follows `#token=`. */
       token: string;
     };
-    /** @description A site. */
     Site: {
       /** Format: uuid */
       id: string;
       name: string;
+      /** @description IANA name. */
       timezone: string;
     };
-    /** @description One page of results. */
-    SitePage: {
-      data: components["schemas"]["Site"][];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description An installed program. */
+    /** @description One installed piece of software. */
     Software: {
-      architecture?: string | null;
-      install_date?: string | null;
-      install_location?: string | null;
+      architecture: string;
+      /** @description "2026-11-24", or empty. */
+      install_date: string;
+      install_location: string;
       is_system: boolean;
       name: string;
-      publisher?: string | null;
-      source?: string | null;
-      version?: string | null;
+      publisher: string;
+      /** @description "dpkg", "rpm", "apk", "snap" or "flatpak". */
+      source: string;
+      version: string;
     };
-    /** @description One page of results. */
-    SoftwarePage: {
-      data: components["schemas"]["Software"][];
-      has_more: boolean;
-      next_cursor?: string | null;
-      /** Format: int64 */
-      total: number;
-    };
-    /** @description The store. */
     Storage: {
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description All of the data folder.
+       */
       data_bytes: number;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Left on its disk.
+       */
       free_bytes: number;
       /** Format: int64 */
       metrics_bytes: number;
       /** Format: int64 */
       metrics_rows: number;
     };
-    /** @description The whole system. */
+    /** @description The installation: storage, roles, lanes and what was dropped. */
     SystemStatus: {
+      /** @description Of this node, since it started. */
       drops: components["schemas"]["Drop"][];
-      lanes: components["schemas"]["Lane"][];
+      lanes: components["schemas"]["LaneState"][];
       ready: boolean;
-      roles: components["schemas"]["RoleInfo"][];
-      /** Format: date-time */
-      started_at: string;
+      roles: components["schemas"]["RoleState"][];
+      started_at: components["schemas"]["Timestamp"];
       storage: components["schemas"]["Storage"];
       version: string;
     };
-    /** @description A token pair. */
+    /** Format: date-time */
+    Timestamp: string;
     TokenResponse: {
       access_token: string;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Seconds.
+       */
       expires_in: number;
+      /** @description Good for one refresh. */
       refresh_token: string;
+      /**
+       * @description `Bearer`.
+       * @example Bearer
+       */
       token_type: string;
     };
     /** @description Opens one WebSocket. */
     WsTicket: {
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Seconds.
+       */
       expires_in: number;
       ticket: string;
     };
@@ -978,41 +1379,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-  list_audit_logs: {
-    parameters: {
-      query?: {
-        /** @description From the page before. */
-        cursor?: string;
-        /** @description 1 to 500. */
-        limit?: number;
-      };
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Done. */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/json": components["schemas"]["AuditPage"];
-        };
-      };
-      /** @description A problem. */
-      default: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-    };
-  };
-  login: {
+  enroll_agent: {
     parameters: {
       query?: never;
       header?: never;
@@ -1021,20 +1388,27 @@ export interface operations {
     };
     requestBody: {
       content: {
-        "application/json": components["schemas"]["LoginRequest"];
+        "application/json": components["schemas"]["EnrollBody"];
       };
     };
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["Session"];
+          "application/json": components["schemas"]["EnrollAnswer"];
         };
       };
-      /** @description A problem. */
+      202: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["EnrollAnswer"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1045,7 +1419,73 @@ export interface operations {
       };
     };
   };
-  logout: {
+  list_audit_logs: {
+    parameters: {
+      query?: {
+        /** @description `next_cursor` of the page before. */
+        cursor?: string;
+        /** @description Rows at most. */
+        limit?: number;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["Page_AuditEntry"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  create_session: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        "application/json": components["schemas"]["Credentials"];
+      };
+    };
+    responses: {
+      200: {
+        headers: {
+          "Set-Cookie"?: string;
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["Session"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  delete_session: {
     parameters: {
       query?: never;
       header?: never;
@@ -1054,14 +1494,13 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done, nothing to return. */
       204: {
         headers: {
           [name: string]: unknown;
         };
         content?: never;
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1072,7 +1511,7 @@ export interface operations {
       };
     };
   };
-  refresh: {
+  refresh_token: {
     parameters: {
       query?: never;
       header?: never;
@@ -1085,7 +1524,6 @@ export interface operations {
       };
     };
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1094,7 +1532,7 @@ export interface operations {
           "application/json": components["schemas"]["TokenResponse"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1114,7 +1552,6 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1123,7 +1560,7 @@ export interface operations {
           "application/json": components["schemas"]["Session"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1134,7 +1571,7 @@ export interface operations {
       };
     };
   };
-  token: {
+  create_token: {
     parameters: {
       query?: never;
       header?: never;
@@ -1143,11 +1580,10 @@ export interface operations {
     };
     requestBody: {
       content: {
-        "application/json": components["schemas"]["LoginRequest"];
+        "application/json": components["schemas"]["Credentials"];
       };
     };
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1156,7 +1592,35 @@ export interface operations {
           "application/json": components["schemas"]["TokenResponse"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  list_device_fields: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["FieldList"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1170,15 +1634,19 @@ export interface operations {
   list_devices: {
     parameters: {
       query?: {
-        /** @description From the page before. */
+        /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description The filter language. */
+        /** @description The filter language: `os = "windows" and ram_gb > 8 and not tag:patched`. */
         filter?: string;
-        /** @description 1 to 500. */
+        /** @description Rows at most. */
         limit?: number;
-        /** @description Text to search for. */
+        /** @description Words that must all be found in names, user, addresses, serial number or tags. */
         q?: string;
-        /** @description A field, with - for descending. */
+        /**
+         * @description A field, downwards with `-` before it: hostname (as without `sort`), display_name, status,
+         *     last_seen_at, os_type, os_version, agent_version, cpu_percent, ram_percent, disk_percent,
+         *     enrolled_at, uptime_s.
+         */
         sort?: string;
       };
       header?: never;
@@ -1187,7 +1655,6 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1196,7 +1663,7 @@ export interface operations {
           "application/json": components["schemas"]["DevicePage"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1212,23 +1679,24 @@ export interface operations {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
+          /** @description For If-Match */
+          ETag?: string;
           [name: string]: unknown;
         };
         content: {
           "application/json": components["schemas"]["Device"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1243,25 +1711,24 @@ export interface operations {
     parameters: {
       query?: never;
       header: {
-        /** @description The ETag that was read. */
+        /** @description ETag of what the decision is based on */
         "If-Match": string;
       };
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done, nothing to return. */
       204: {
         headers: {
           [name: string]: unknown;
         };
         content?: never;
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1276,31 +1743,32 @@ export interface operations {
     parameters: {
       query?: never;
       header: {
-        /** @description The ETag that was read. */
+        /** @description ETag of what the change is based on */
         "If-Match": string;
       };
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody: {
       content: {
-        "application/json": components["schemas"]["DevicePatch"];
+        "application/json": components["schemas"]["DeviceUpdate"];
       };
     };
     responses: {
-      /** @description Done. */
       200: {
         headers: {
+          /** @description For If-Match */
+          ETag?: string;
           [name: string]: unknown;
         };
         content: {
           "application/json": components["schemas"]["Device"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1311,19 +1779,18 @@ export interface operations {
       };
     };
   };
-  get_hardware: {
+  get_device_hardware: {
     parameters: {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1332,7 +1799,7 @@ export interface operations {
           "application/json": components["schemas"]["Hardware"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1343,39 +1810,42 @@ export interface operations {
       };
     };
   };
-  get_metrics: {
+  get_device_metrics: {
     parameters: {
       query?: {
-        /** @description Prefix of named series: cpu., disk., net. or custom. */
+        /** @description Detail or custom series whose names begin so: `cpu.`, `disk.`, `net.`, `custom.`. */
         details?: string;
-        /** @description Start. */
+        /** @description RFC 3339; an hour before `to` without it. */
         from?: string;
-        /** @description Names, separated by commas. */
+        /**
+         * @description Names separated by commas: cpu_percent, ram_percent, ram_used_mb, swap_used_mb, disk_percent,
+         *     disk_used_mb, net_in_bytes_per_s, net_out_bytes_per_s, load1, process_count, uptime_s. All of
+         *     them without `series` and `details`.
+         */
         series?: string;
-        /** @description Seconds, or auto. */
+        /** @description Seconds a point, or `auto`: what gives at most 1,000 points. */
         step?: string;
-        /** @description End. */
+        /** @description RFC 3339; now without it. */
         to?: string;
       };
       header?: never;
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["Metrics"];
+          "application/json": components["schemas"]["DeviceMetrics"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1386,19 +1856,18 @@ export interface operations {
       };
     };
   };
-  get_network: {
+  get_device_network: {
     parameters: {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1407,7 +1876,7 @@ export interface operations {
           "application/json": components["schemas"]["Network"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1418,37 +1887,64 @@ export interface operations {
       };
     };
   };
-  list_software: {
+  list_device_software: {
     parameters: {
       query?: {
-        /** @description From the page before. */
+        /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description 1 to 500. */
+        /** @description Rows at most. */
         limit?: number;
-        /** @description Text to search for. */
+        /** @description Part of a name or publisher. */
         q?: string;
-        /** @description name */
+        /** @description `name`. */
         sort?: string;
       };
       header?: never;
       path: {
-        /** @description The record's id. */
+        /** @description The device */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["SoftwarePage"];
+          "application/json": components["schemas"]["Page_Software"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_docs: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "text/html": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1462,9 +1958,9 @@ export interface operations {
   list_enrollment_keys: {
     parameters: {
       query?: {
-        /** @description From the page before. */
+        /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description 1 to 500. */
+        /** @description Rows at most. */
         limit?: number;
       };
       header?: never;
@@ -1473,16 +1969,15 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["EnrollmentKeyPage"];
+          "application/json": components["schemas"]["Page_EnrollmentKey"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1496,7 +1991,9 @@ export interface operations {
   create_enrollment_key: {
     parameters: {
       query?: never;
-      header?: never;
+      header?: {
+        "Idempotency-Key"?: string | null;
+      };
       path?: never;
       cookie?: never;
     };
@@ -1506,7 +2003,6 @@ export interface operations {
       };
     };
     responses: {
-      /** @description Created. */
       201: {
         headers: {
           [name: string]: unknown;
@@ -1515,7 +2011,7 @@ export interface operations {
           "application/json": components["schemas"]["CreatedEnrollmentKey"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1526,26 +2022,24 @@ export interface operations {
       };
     };
   };
-  delete_enrollment_key: {
+  revoke_enrollment_key: {
     parameters: {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done, nothing to return. */
       204: {
         headers: {
           [name: string]: unknown;
         };
         content?: never;
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1565,7 +2059,6 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1574,7 +2067,7 @@ export interface operations {
           "application/json": components["schemas"]["Instance"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1585,7 +2078,7 @@ export interface operations {
       };
     };
   };
-  get_organization: {
+  get_openapi: {
     parameters: {
       query?: never;
       header?: never;
@@ -1594,7 +2087,34 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": unknown;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_current_org: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
       200: {
         headers: {
           [name: string]: unknown;
@@ -1603,7 +2123,7 @@ export interface operations {
           "application/json": components["schemas"]["Organization"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1617,9 +2137,9 @@ export interface operations {
   list_sites: {
     parameters: {
       query?: {
-        /** @description From the page before. */
+        /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description 1 to 500. */
+        /** @description Rows at most. */
         limit?: number;
       };
       header?: never;
@@ -1628,16 +2148,15 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["SitePage"];
+          "application/json": components["schemas"]["Page_Site"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1657,7 +2176,6 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1666,7 +2184,7 @@ export interface operations {
           "application/json": components["schemas"]["Overview"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1680,9 +2198,9 @@ export interface operations {
   list_pending_devices: {
     parameters: {
       query?: {
-        /** @description From the page before. */
+        /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description 1 to 500. */
+        /** @description Rows at most. */
         limit?: number;
       };
       header?: never;
@@ -1691,16 +2209,15 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["PendingDevicePage"];
+          "application/json": components["schemas"]["Page_PendingDevice"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1716,21 +2233,19 @@ export interface operations {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done, nothing to return. */
       204: {
         headers: {
           [name: string]: unknown;
         };
         content?: never;
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1746,21 +2261,19 @@ export interface operations {
       query?: never;
       header?: never;
       path: {
-        /** @description The record's id. */
         id: string;
       };
       cookie?: never;
     };
     requestBody?: never;
     responses: {
-      /** @description Done, nothing to return. */
       204: {
         headers: {
           [name: string]: unknown;
         };
         content?: never;
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1771,7 +2284,7 @@ export interface operations {
       };
     };
   };
-  post_setup: {
+  create_setup: {
     parameters: {
       query?: never;
       header?: never;
@@ -1784,16 +2297,16 @@ export interface operations {
       };
     };
     responses: {
-      /** @description Created. */
       201: {
         headers: {
+          "Set-Cookie"?: string;
           [name: string]: unknown;
         };
         content: {
           "application/json": components["schemas"]["Session"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1813,7 +2326,6 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
       200: {
         headers: {
           [name: string]: unknown;
@@ -1822,7 +2334,37 @@ export interface operations {
           "application/json": components["schemas"]["SystemStatus"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  open_ws: {
+    parameters: {
+      query: {
+        /** @description From `POST /ws-tickets`; works once. */
+        ticket: string;
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description The socket is open */
+      101: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content?: never;
+      };
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;
@@ -1842,8 +2384,7 @@ export interface operations {
     };
     requestBody?: never;
     responses: {
-      /** @description Done. */
-      200: {
+      201: {
         headers: {
           [name: string]: unknown;
         };
@@ -1851,7 +2392,177 @@ export interface operations {
           "application/json": components["schemas"]["WsTicket"];
         };
       };
-      /** @description A problem. */
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_healthz: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "text/plain": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_agent_binary: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        file: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/octet-stream": number[];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_ca_certificate: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/x-pem-file": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_linux_script: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "text/x-shellscript": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_metrics: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "text/plain": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_readyz: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "text/plain": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
       default: {
         headers: {
           [name: string]: unknown;

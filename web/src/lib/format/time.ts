@@ -42,7 +42,7 @@ function coarse(seconds: number): string {
   if (seconds < DAY) return `${Math.floor(seconds / HOUR)} h`;
   if (seconds < 60 * DAY) return `${Math.floor(seconds / DAY)} d`;
   if (seconds < 730 * DAY) return `${Math.floor(seconds / (30.44 * DAY))} months`;
-  return `${Math.floor(seconds / (365.25 * DAY))} years`;
+  return `${Math.floor(seconds / (365 * DAY))} years`;
 }
 
 export function millis(time: string | number | null | undefined): number | null {

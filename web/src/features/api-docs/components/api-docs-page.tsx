@@ -87,11 +87,10 @@ export function ApiDocsPage(): ReactNode {
               onChange={(event) =>
                 void navigate({
                   to: "/settings/api",
-                  search: (now) =>
-                    ({
-                      ...now,
-                      find: event.target.value === "" ? undefined : event.target.value,
-                    }) as { find?: string },
+                  search: (now) => ({
+                    ...now,
+                    find: event.target.value === "" ? undefined : event.target.value,
+                  }),
                   replace: true,
                 })
               }

@@ -129,7 +129,6 @@ function BodyView({ document, body }: { document: Document; body: Body }) {
 
 function Code({ text }: { text: string }) {
   return (
-    // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex -- it scrolls, so the keyboard must reach it
     <pre
       tabIndex={0}
       className="max-h-96 overflow-auto rounded-md border border-line bg-surface-2 p-3 font-mono text-xs leading-5"

@@ -24,7 +24,7 @@ function Result({ result }: { result: string }) {
   const denied = result === "denied" || result === "forbidden";
   const Icon = good ? CircleCheck : denied ? ShieldX : CircleX;
   return (
-    <span className="inline-flex items-center gap-1.5">
+    <span className="inline-flex items-center gap-1.5 align-middle">
       <Icon
         size={14}
         className={good ? "text-online" : denied ? "text-warning" : "text-critical"}

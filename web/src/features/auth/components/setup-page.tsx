@@ -103,7 +103,7 @@ function SetupForm({ token, setup }: { token: string; setup: ReturnType<typeof u
       <Field label="Your name" error={errors.name?.message}>
         {(control) => (
           // The form is all there is on this page.
-          // eslint-disable-next-line jsx-a11y/no-autofocus
+
           <Input autoComplete="name" autoFocus {...control} {...form.register("name")} />
         )}
       </Field>

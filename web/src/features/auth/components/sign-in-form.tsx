@@ -40,7 +40,7 @@ export function SignInForm({ email, onDone }: { email?: string; onDone: () => vo
       <Field label="E-mail" error={errors.email?.message}>
         {(control) => (
           // The form is all there is on this page.
-          // eslint-disable-next-line jsx-a11y/no-autofocus
+
           <Input
             type="email"
             autoComplete="username"
@@ -52,7 +52,6 @@ export function SignInForm({ email, onDone }: { email?: string; onDone: () => vo
       </Field>
       <Field label="Password" error={errors.password?.message}>
         {(control) => (
-          // eslint-disable-next-line jsx-a11y/no-autofocus
           <Input
             type="password"
             autoComplete="current-password"

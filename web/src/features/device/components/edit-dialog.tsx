@@ -70,7 +70,7 @@ export function EditDialog({ tagged, onClose }: { tagged: Tagged<Device>; onClos
     );
   });
   const reload = async () => {
-    const fresh = await client.fetchQuery({ ...deviceQuery(device.id), staleTime: 0 });
+    const fresh = await client.query({ ...deviceQuery(device.id), staleTime: 0 });
     setEtag(fresh.etag);
     patch.reset();
   };

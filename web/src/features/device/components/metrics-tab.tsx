@@ -54,7 +54,7 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
       void navigate({
         to: "/devices/$deviceId",
         params: { deviceId: device.id },
-        search: (now) => ({ ...now, ...next }) as DeviceSearch,
+        search: (now) => ({ ...now, ...next }),
       }),
     [navigate, device.id],
   );

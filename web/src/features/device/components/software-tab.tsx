@@ -56,7 +56,7 @@ export function SoftwareTab({ id, search }: { id: string; search: DeviceSearch }
       void navigate({
         to: "/devices/$deviceId",
         params: { deviceId: id },
-        search: (now) => ({ ...now, find }) as DeviceSearch,
+        search: (now) => ({ ...now, find }),
         replace: true,
       });
     }, TYPING_MS);

@@ -21,6 +21,7 @@ import {
   useLiveDevices,
   type DeviceQuery,
 } from "@/features/devices/queries";
+import { cn } from "@/lib/cn";
 import { count } from "@/lib/format/numbers";
 import { useHotkeys } from "@/lib/hotkeys";
 import type { DevicesSearch } from "@/lib/url";
@@ -46,7 +47,7 @@ export function DevicesPage(): ReactNode {
     (next: Partial<DevicesSearch>, replace = false) =>
       void navigate({
         to: "/devices",
-        search: (now) => ({ ...now, peek: undefined, ...next }) as DevicesSearch,
+        search: (now) => ({ ...now, peek: undefined, ...next }),
         replace,
       }),
     [navigate],
@@ -82,7 +83,11 @@ export function DevicesPage(): ReactNode {
         <div className="flex items-center gap-2">
           <CsvButton query={query} total={total} />
           <ColumnChooser name="devices" columns={DEVICE_COLUMNS} />
-          <Link to="." search={(now) => ({ ...now, add: "1" })} className={buttonClass("primary")}>
+          <Link
+            to="."
+            search={(now) => ({ ...now, add: "1" })}
+            className={cn(buttonClass("primary"), "lg:hidden")}
+          >
             <Plus size={15} aria-hidden /> Add <span className="max-sm:sr-only">a device</span>
           </Link>
         </div>

@@ -29,49 +29,51 @@ export function FilterBar({ q, filter, facets, onQ, onFilter }: FilterBarProps) 
   const textOpen = asText || unreadable;
   return (
     <div className="flex flex-col gap-2 px-4 sm:px-6">
-      <div className="flex flex-wrap items-center gap-2">
+      <div className="flex items-center gap-2 max-sm:flex-col max-sm:items-stretch">
         <SearchField value={q} onChange={onQ} />
-        <Facet
-          title="Status"
-          field="status"
-          counts={facets?.status}
-          label={label(STATUS_LABEL)}
-          filter={filter}
-          onFilter={onFilter}
-        />
-        <Facet
-          title="System"
-          field="os"
-          counts={facets?.os_type}
-          label={osLabel}
-          filter={filter}
-          onFilter={onFilter}
-        />
-        <Facet
-          title="Health"
-          field="health"
-          counts={facets?.health}
-          label={label(HEALTH_LABEL)}
-          filter={filter}
-          onFilter={onFilter}
-        />
-        <Facet
-          title="Tags"
-          field="tag"
-          counts={facets?.tags}
-          label={(tag) => tag}
-          filter={filter}
-          onFilter={onFilter}
-        />
-        <button
-          type="button"
-          aria-pressed={textOpen}
-          onClick={() => setAsText(!asText)}
-          className={cn(buttonClass("ghost"), textOpen && "bg-surface-2 text-text")}
-          title="Write the filter as text"
-        >
-          <Braces size={14} aria-hidden /> Filter
-        </button>
+        <div className="flex items-center gap-2 max-sm:-mx-4 max-sm:overflow-x-auto max-sm:px-4">
+          <Facet
+            title="Status"
+            field="status"
+            counts={facets?.status}
+            label={label(STATUS_LABEL)}
+            filter={filter}
+            onFilter={onFilter}
+          />
+          <Facet
+            title="System"
+            field="os"
+            counts={facets?.os_type}
+            label={osLabel}
+            filter={filter}
+            onFilter={onFilter}
+          />
+          <Facet
+            title="Health"
+            field="health"
+            counts={facets?.health}
+            label={label(HEALTH_LABEL)}
+            filter={filter}
+            onFilter={onFilter}
+          />
+          <Facet
+            title="Tags"
+            field="tag"
+            counts={facets?.tags}
+            label={(tag) => tag}
+            filter={filter}
+            onFilter={onFilter}
+          />
+          <button
+            type="button"
+            aria-pressed={textOpen}
+            onClick={() => setAsText(!asText)}
+            className={cn(buttonClass("ghost"), textOpen && "bg-surface-2 text-text")}
+            title="Write the filter as text"
+          >
+            <Braces size={14} aria-hidden /> Filter
+          </button>
+        </div>
       </div>
       {textOpen ? (
         <FilterText

@@ -83,7 +83,7 @@ function SaveView({ search }: { search: DevicesSearch }) {
       trigger={
         <button
           type="button"
-          className="flex h-8 items-center gap-1.5 px-2 text-sm whitespace-nowrap text-accent-ink hover:underline"
+          className="flex h-[34px] items-center gap-1.5 px-2 text-sm whitespace-nowrap text-accent-ink hover:underline"
         >
           <BookmarkPlus size={14} aria-hidden /> Save view
         </button>

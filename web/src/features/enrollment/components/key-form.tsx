@@ -18,10 +18,10 @@ import {
   keySchema,
   type KeyValues,
 } from "@/features/enrollment/key-form";
-import { useCreateKey } from "@/features/enrollment/queries";
+import type { useCreateKey } from "@/features/enrollment/queries";
 import { sitesQuery } from "@/lib/api/shared-queries";
 import type { CreatedEnrollmentKey } from "@/lib/api/types";
-import { plural } from "@/lib/format/numbers";
+import { useSession } from "@/lib/session";
 
 const FIELDS = ["name", "site_id", "expires_in_s", "max_uses", "requires_approval"] as const;
 
@@ -36,10 +36,11 @@ export function KeyForm({
   defaults?: Partial<KeyValues>;
   onCreated: (key: CreatedEnrollmentKey) => void;
 }) {
+  const session = useSession();
   const { data: sites = [] } = useQuery(sitesQuery);
   const form = useForm<KeyValues>({
     resolver: zodResolver(keySchema),
-    defaultValues: { ...KEY_DEFAULTS, ...defaults },
+    defaultValues: { ...KEY_DEFAULTS, site_id: session.site.id, ...defaults },
   });
   const { errors } = form.formState;
   const submit = form.handleSubmit((values) =>
@@ -90,14 +91,9 @@ export function KeyForm({
         </Field>
       </div>
       {sites.length > 1 && (
-        <Field
-          label="Site"
-          error={errors.site_id?.message}
-          help={`New devices go there. There are ${plural(sites.length, "site")}.`}
-        >
+        <Field label="Site" error={errors.site_id?.message} help="New devices go there.">
           {(control) => (
             <Select {...control} {...form.register("site_id")}>
-              <option value="">The first one</option>
               {sites.map((site) => (
                 <option key={site.id} value={site.id}>
                   {site.name}

@@ -13,7 +13,7 @@ const STATE = {
 export function KeyState({ state }: { state: EnrollmentKey["state"] }) {
   const { label, icon: Icon, tone } = STATE[state];
   return (
-    <span className="inline-flex items-center gap-1.5 whitespace-nowrap">
+    <span className="inline-flex items-center gap-1.5 align-middle whitespace-nowrap">
       <Icon size={14} className={cn("shrink-0", tone)} aria-hidden /> {label}
     </span>
   );

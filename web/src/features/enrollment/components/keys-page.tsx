@@ -29,18 +29,17 @@ function columns(onRevoke: (key: EnrollmentKey) => void): Column<EnrollmentKey>[
     label: string,
     size: number,
     cell: (key: EnrollmentKey) => ReactNode,
-    align?: "right",
   ): Column<EnrollmentKey> => ({
     id,
     header: label,
     size,
     cell: ({ row }) => cell(row.original),
-    meta: align === undefined ? { label } : { label, align },
+    meta: { label },
   });
   return [
     of("name", "Name", 220, (key) => <span className="font-medium">{key.name}</span>),
     of("state", "State", 110, (key) => <KeyState state={key.state} />),
-    of("uses", "Devices", 100, uses, "right"),
+    of("uses", "Devices", 100, uses),
     of("expires", "Expires", 120, (key) =>
       key.expires_at == null ? (
         <span className="text-muted">Never</span>

@@ -7,7 +7,7 @@ import { perSecond } from "@/lib/format/numbers";
 import { useNow } from "@/lib/now";
 
 const SPAN_MS = 3_600_000;
-const GRAPH_PX = 172;
+const GRAPH_PX = 150;
 
 export function IngestPanel({ ingest }: { ingest: Overview["ingest"] | undefined }) {
   const now = useNow();
@@ -21,7 +21,7 @@ export function IngestPanel({ ingest }: { ingest: Overview["ingest"] | undefined
   const step = times.length > 1 ? (last - first) / (times.length - 1) / 1000 : 60;
   return (
     <Panel
-      className="lg:col-span-2"
+      className="lg:col-span-3"
       title="Arriving now"
       actions={
         <span className="text-xs text-muted tabular">
