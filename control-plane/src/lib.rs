@@ -48,7 +48,9 @@ use breeze_store::{
     model::{audit::AuditLog, instance},
     state::State,
 };
+use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -94,11 +96,24 @@ pub struct Handle {
 /// The OpenAPI document of the whole API, pretty-printed, the same at every call.
 #[must_use]
 pub fn openapi_json() -> String {
-    let document = routes::api().into_openapi();
-    let mut text =
-        document.to_pretty_json().unwrap_or_else(|error| unreachable!("the document is plain data: {error}"));
+    let document = serde_json::to_value(routes::api().into_openapi())
+        .unwrap_or_else(|error| unreachable!("the document is plain data: {error}"));
+    let mut text = serde_json::to_string_pretty(&sorted(document))
+        .unwrap_or_else(|error| unreachable!("a value is JSON: {error}"));
     text.push('\n');
     text
+}
+
+/// Keys in alphabetical order, whatever order the maps beneath have.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> = fields.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(fields.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        scalar @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => scalar,
+    }
 }
 
 /// Opens and serves in one step, for relays whose addresses are known.

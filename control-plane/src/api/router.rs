@@ -135,7 +135,6 @@ impl Api {
     }
 
     /// The guarded router, and the document.
-    #[must_use]
     pub fn into_router(self, app: &App) -> (Router<App>, OpenApi) {
         self.assemble(|guard, router| router.route_layer(from_fn_with_state((app.clone(), guard), guard::stand)))
     }

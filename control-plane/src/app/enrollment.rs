@@ -83,9 +83,12 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
         return Err(ApiError::fields(errors));
     }
     let site = match wanted.site_id {
-        Some(id) => tenancy::site(&*app.state, caller.scope(), id).await.map_err(|error| match error {
-            ModelError::NotFound(_) => ApiError::field("site_id", "is no site that you may see"),
-            error => error.into(),
+        Some(id) => tenancy::site(&*app.state, caller.scope(), id).await.map_err(|error| {
+            if matches!(error, ModelError::NotFound(_)) {
+                ApiError::field("site_id", "is no site that you may see")
+            } else {
+                error.into()
+            }
         })?,
         None => {
             let (sites, _) = tenancy::sites(&*app.state, caller.scope(), caller.org_id, None, 1).await?;
@@ -397,9 +400,12 @@ pub async fn decide(
     let seen = device::find(&*app.state, caller.scope(), id).await?;
     let name = seen.config().enrolled.hostname.clone();
     let intent = mutation.intent(Resource::new("device", id).named(name).in_org(seen.config().org_id));
-    device::decide(&*app.state, &seen, admit, &intent, now_ms()).await.map_err(|error| match error {
-        ModelError::Version => ApiError::conflict("Somebody else decided at the same time; look again."),
-        error => error.into(),
+    device::decide(&*app.state, &seen, admit, &intent, now_ms()).await.map_err(|error| {
+        if matches!(error, ModelError::Version) {
+            ApiError::conflict("Somebody else decided at the same time; look again.")
+        } else {
+            error.into()
+        }
     })?;
     app.deliver_now(device::DEVICES, &id.to_bytes()).await
 }

@@ -59,11 +59,7 @@ pub struct AuditEntry {
 
 impl From<Sealed> for AuditEntry {
     fn from(Sealed { entry, .. }: Sealed) -> Self {
-        let mut details = match entry.details {
-            serde_json::Value::Object(details) => details,
-            serde_json::Value::Null => serde_json::Map::new(),
-            other => serde_json::Map::from_iter([("value".to_owned(), other)]),
-        };
+        let mut details = entry.details.as_object().cloned().unwrap_or_default();
         if let Some(error) = entry.error_message {
             details.insert("error".to_owned(), error.into());
         }

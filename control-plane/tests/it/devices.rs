@@ -414,7 +414,7 @@ async fn overview_and_status_show_what_roles_say() {
         region: "local".into(),
         at_us: now_ms() * 1000,
         ready: true,
-        gauges: vec![gauge("heartbeats", 12.5), gauge("samples", 150.0)],
+        gauges: vec![gauge("collector_heartbeats", 12.5)],
         ..RoleStatus::default()
     };
     let subject = subject::status("collector", "collector-1");
@@ -432,6 +432,7 @@ async fn overview_and_status_show_what_roles_say() {
         overview["devices"],
         json!({"total": 2, "online": 1, "offline": 1, "pending": 0, "warning": 0, "error": 0})
     );
+    assert_eq!(overview["ingest"]["samples_per_s"], 150.0);
     assert_eq!(overview["busiest"][0]["hostname"], "busy");
     assert_eq!(overview["offline_longest"][0]["hostname"], "idle");
     assert_eq!(overview["newest"].as_array().expect("a list").len(), 2);

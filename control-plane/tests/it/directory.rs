@@ -6,7 +6,7 @@ use breeze_control_plane::{
 };
 use breeze_proto::{
     id::{DeviceId, OrgId, PartnerId, SiteId},
-    v1::{DeviceFacts, Digest, HostFacts, Scalars},
+    v1::{DeviceFacts, DeviceLatest, Digest, HostFacts, Presence, Scalars},
 };
 use breeze_store::model::{Scope, Sites, Tenant};
 use proptest::{collection::vec, option, prelude::*};
@@ -449,6 +449,32 @@ fn hostile_text_is_text_and_columns_of_unequal_length_do_no_harm() {
     let found = directory.get(&Scope::system("test"), device(1)).expect("there");
     assert_eq!((found.hostname.as_str(), found.status, found.health), ("<script> alert(1)</script>", "online", None));
     assert_eq!(found.cpu_percent, Some(100.0));
+}
+
+#[test]
+fn a_restart_forgets_neither_the_status_nor_since_when_it_holds() {
+    let latest = DeviceLatest {
+        presence: Presence::Online.into(),
+        presence_since_us: 5_000_000,
+        last_seen_us: 9_000_000,
+        last_user: "eve".into(),
+        ..DeviceLatest::default()
+    };
+    for digest_first in [true, false] {
+        let directory = Directory::new();
+        enrolled(&directory, 1, "web");
+        let digest = Told::Digest { device: 1, at_us: 10_000_000, presence: 1, cpu: 1, health: 1, user: "bob" };
+        if digest_first {
+            tell(&directory, &digest);
+        }
+        directory.apply_latest(&[(device(1), latest.clone())]);
+        if !digest_first {
+            tell(&directory, &digest);
+        }
+        let found = directory.get(&Scope::system("test"), device(1)).expect("there");
+        assert_eq!((found.status, found.status_since.map(|since| since.0)), ("online", Some(5000)), "{digest_first}");
+        assert_eq!((found.last_user.as_deref(), found.cpu_percent), (Some("bob"), Some(0.1)));
+    }
 }
 
 #[tokio::test]
