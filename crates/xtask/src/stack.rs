@@ -15,7 +15,6 @@ use std::{
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) dashboard: String,
-    pub(crate) api: String,
     /// Only until the first person has been set up.
     pub(crate) setup_url: Option<String>,
     enrollment_key: String,
@@ -53,7 +52,7 @@ impl Stack {
         let _absent = fs::remove_file(&ready_file);
         let mut up = command(binaries.join("breeze"), &["up", "--listen", listen], root);
         up.arg("--data").arg(data.join("server")).arg("--ready-file").arg(&ready_file);
-        up.arg("--agent-binary").arg(binaries.join("breeze-agent"));
+        up.arg("--agent-binaries").arg(agent_binaries(data, &binaries)?);
         up.stderr(log_file(&data.join("breeze.log"))?);
         let mut server = Running::start("breeze", up)?;
         let ready = wait_ready(&mut server, &ready_file)
@@ -69,6 +68,21 @@ impl Stack {
     }
 }
 
+/// A folder as the installer wants it, with the agent that was just built.
+fn agent_binaries(data: &Path, binaries: &Path) -> anyhow::Result<PathBuf> {
+    let folder = data.join("agent-binaries");
+    fs::create_dir_all(&folder)?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let link = folder.join(format!("breeze-agent-linux-{architecture}"));
+    let _absent = fs::remove_file(&link);
+    std::os::unix::fs::symlink(binaries.join("breeze-agent"), &link)?;
+    Ok(folder)
+}
+
 fn start_agent(agent: &Path, root: &Path, data: &Path, ready: &Ready) -> anyhow::Result<Running> {
     let state = data.join("agent");
     let log = data.join("breeze-agent.log");
@@ -78,7 +92,7 @@ fn start_agent(agent: &Path, root: &Path, data: &Path, ready: &Ready) -> anyhow:
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         std::io::Write::write_all(&mut options.open(&key_file)?, ready.enrollment_key.as_bytes())?;
-        let mut enroll = command(agent, &["enroll", "--server", &ready.api], root);
+        let mut enroll = command(agent, &["enroll", "--server", &ready.dashboard], root);
         enroll.arg("--key-file").arg(&key_file).arg("--state").arg(&state);
         enroll.stdout(log_file(&log)?).stderr(log_file(&log)?);
         let enrolled = run(enroll);
