@@ -375,3 +375,19 @@ async fn closed(quic: Option<&quinn::Connection>) -> Lost {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every idle connection holds one of these.
+    #[test]
+    fn a_connection_is_small() {
+        let (task, state) = (future_bytes(run), size_of::<Connection>());
+        assert!(task <= 3_072 && state <= 640, "task {task}, state {state}, session {}", size_of::<Session>());
+    }
+}

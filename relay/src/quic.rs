@@ -116,7 +116,6 @@ async fn handshake(relay: Arc<Relay>, incoming: Incoming, guard: Option<HalfOpen
     let peer = match tls::peer(&relay, certificates, connection.remote_address(), "quic") {
         Ok(peer) => peer,
         Err(turned_away) => {
-            relay.stats.count_handshake("turned_away");
             return connection.close(VarInt::from_u32(code_of(turned_away)), b"");
         }
     };

@@ -144,11 +144,7 @@ impl Relay {
     /// Whether a device that has proven who it is may have a session now.
     pub(crate) fn admit_identity(&self, device: DeviceId) -> bool {
         let now = self.now();
-        let admitted = self.admission.lock().handle_identity(device, now.mono_us);
-        if !admitted {
-            self.stats.count_handshake("device_too_often");
-        }
-        admitted
+        self.admission.lock().handle_identity(device, now.mono_us)
     }
 
     pub(crate) fn half_open(&self) -> u32 {

@@ -17,6 +17,10 @@ pub(crate) struct Stats {
     pub(crate) quic: AtomicU64,
     pub(crate) websocket: AtomicU64,
     handshakes: AtomicU64,
+    /// Addresses that were asked to prove themselves.
+    retries: AtomicU64,
+    /// Handshakes turned away or failed.
+    turned_away: AtomicU64,
     frames: AtomicU64,
     heartbeats: AtomicU64,
     drops: AtomicU64,
@@ -33,9 +37,12 @@ impl Stats {
     }
 
     pub(crate) fn count_handshake(&self, result: &'static str) {
-        if result == "begun" {
-            self.handshakes.fetch_add(1, Relaxed);
-        }
+        let counter = match result {
+            "begun" => &self.handshakes,
+            "retry" => &self.retries,
+            _ => &self.turned_away,
+        };
+        counter.fetch_add(1, Relaxed);
         metrics::counter!("breeze_relay_handshakes_total", "result" => result).increment(1);
     }
 
@@ -83,6 +90,8 @@ fn one_report(relay: &Relay, rates: &mut Rates) -> Report {
         count("devices", relay.registered() as f64),
         count("handshakes_half_open", f64::from(relay.half_open())),
         gauge("handshakes", "per_second", handshakes),
+        gauge("handshakes_retried", "", stats.retries.load(Relaxed) as f64),
+        gauge("handshakes_turned_away", "", stats.turned_away.load(Relaxed) as f64),
         gauge("frames", "per_second", frames),
         gauge("entries_stored", "per_second", entries),
         gauge("lane_waiting", "bytes", waiting as f64),

@@ -63,8 +63,24 @@ pub(crate) enum TurnedAway {
     TooOften,
 }
 
-/// Who is at the other end, after any handshake, a resumed one included.
+/// Who is at the other end, after any handshake, a resumed one included. Who is turned away is counted.
 pub(crate) fn peer(
+    relay: &Relay,
+    certificates: Option<&[CertificateDer<'_>]>,
+    address: SocketAddr,
+    transport: &'static str,
+) -> Result<Peer, TurnedAway> {
+    let judged = judge(relay, certificates, address, transport);
+    if let Err(turned_away) = &judged {
+        relay.stats.count_handshake(match turned_away {
+            TurnedAway::Certificate => "certificate",
+            TurnedAway::TooOften => "device_too_often",
+        });
+    }
+    judged
+}
+
+fn judge(
     relay: &Relay,
     certificates: Option<&[CertificateDer<'_>]>,
     address: SocketAddr,

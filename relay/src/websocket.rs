@@ -91,7 +91,9 @@ async fn serve(
     };
     drop(guard);
     match handshake {
-        Ok(Ok((peer, streams))) => connection::run(relay, peer, streams).await,
+        Ok(Ok(Some((peer, streams)))) => connection::run(relay, peer, streams).await,
+        // Counted where it was decided.
+        Ok(Ok(None)) => {}
         Ok(Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "handshake failed");
             relay.stats.count_handshake("failed");
@@ -100,13 +102,14 @@ async fn serve(
     }
 }
 
+/// `None` if the peer is turned away after a handshake that went through.
 async fn handshake(
     relay: &Relay,
     outer: &TlsAcceptor,
     agents: &TlsAcceptor,
     socket: TcpStream,
     address: SocketAddr,
-) -> anyhow::Result<(Peer, Streams)> {
+) -> anyhow::Result<Option<(Peer, Streams)>> {
     socket.set_nodelay(true)?;
     let outside = outer.accept(socket).await.context("outer TLS")?;
     let config = WebSocketConfig::default()
@@ -124,10 +127,10 @@ async fn handshake(
         bail!("the inner TLS names no protocol");
     }
     let Ok(peer) = tls::peer(relay, session.peer_certificates(), address, "websocket") else {
-        bail!("turned away");
+        return Ok(None);
     };
     let (reader, writer) = tokio::io::split(inside);
-    Ok((peer, Streams { reader: Reader::Inner(reader), writer: Writer::Inner(writer), quic: None }))
+    Ok(Some((peer, Streams { reader: Reader::Inner(reader), writer: Writer::Inner(writer), quic: None })))
 }
 
 /// Only our path; the WebSocket headers themselves are checked by the library, which also bounds them.

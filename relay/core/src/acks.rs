@@ -8,6 +8,8 @@ use bytes::Bytes;
 pub enum Stored {
     /// Nobody waits for it.
     Nothing,
+    /// The session's first entry: everything of the device that came here before it is stored too.
+    Connected,
     Heartbeat {
         incarnation: u64,
         lane: i32,
@@ -23,7 +25,19 @@ pub enum Stored {
 pub struct Acks {
     ranges: Vec<SeqRange>,
     uploads: Vec<UploadAck>,
+    connected: bool,
     entries: u32,
+}
+
+/// What [`Acks::take`] gives.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// How many entries were stored.
+    pub entries: u32,
+    /// The session's first entry is among them.
+    pub connected: bool,
+    pub ranges: Vec<SeqRange>,
+    pub uploads: Vec<UploadAck>,
 }
 
 impl Acks {
@@ -32,6 +46,7 @@ impl Acks {
         self.entries += 1;
         match stored {
             Stored::Nothing => {}
+            Stored::Connected => self.connected = true,
             Stored::Heartbeat { incarnation, lane, seq } => self.add_seq(incarnation, lane, seq),
             Stored::Upload { transfer_id } => {
                 self.uploads.push(UploadAck { transfer_id, result: UploadResult::Stored.into() });
@@ -56,10 +71,10 @@ impl Acks {
         self.entries == 0
     }
 
-    /// How many entries were stored since the last call, their ranges and transfers.
-    pub fn take(&mut self) -> (u32, Vec<SeqRange>, Vec<UploadAck>) {
-        let Self { ranges, uploads, entries } = std::mem::take(self);
-        (entries, ranges, uploads)
+    /// What was stored since the last call.
+    pub fn take(&mut self) -> Taken {
+        let Self { ranges, uploads, connected, entries } = std::mem::take(self);
+        Taken { entries, connected, ranges, uploads }
     }
 }
 
@@ -75,7 +90,7 @@ mod tests {
             for (incarnation, lane, seq) in &seqs {
                 acks.add(Stored::Heartbeat { incarnation: *incarnation, lane: *lane, seq: *seq });
             }
-            let (entries, ranges, _) = acks.take();
+            let Taken { entries, ranges, .. } = acks.take();
             prop_assert_eq!(entries as usize, seqs.len());
             let mut told: Vec<_> = ranges
                 .iter()
@@ -97,7 +112,7 @@ mod tests {
                 acks.add(Stored::Heartbeat { incarnation: 7, lane, seq });
             }
         }
-        let (_, ranges, _) = acks.take();
+        let Taken { ranges, .. } = acks.take();
         assert_eq!(ranges.len(), 2);
         assert!(ranges.iter().all(|range| (range.first, range.last) == (1, 3)));
     }

@@ -12,7 +12,7 @@ pub use uploads::UploadBudget;
 
 use crate::{
     Now,
-    acks::{Acks, Stored},
+    acks::{Acks, Stored, Taken},
     bucket::TokenBucket,
     limits,
     registry::{Claim, is_standby},
@@ -25,9 +25,9 @@ use breeze_proto::{
         IDLE_TIMEOUT, MAX_CSR_BYTES, MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, MAX_TEXT_BYTES, MAX_UNACKED_HEARTBEATS,
     },
     v1::{
-        Ack, AgentFrame, Close, CloseReason, Connected, Disconnected, DocumentsReply, DocumentsRequest, HeldReply,
-        HeldRequest, Hello, LaneEntry, Ping, Pong, RelayFrame, RenewChallenge, RenewProof, RenewReply, SignedDocument,
-        Welcome, agent_frame, lane_entry, relay_frame, renew_reply,
+        Ack, AgentFrame, Close, CloseReason, Connected, ConnectionRole, Disconnected, DocumentsReply, DocumentsRequest,
+        HeldReply, HeldRequest, Hello, LaneEntry, Ping, Pong, RelayFrame, RenewChallenge, RenewProof, RenewReply,
+        SignedDocument, Welcome, agent_frame, lane_entry, relay_frame, renew_reply,
     },
 };
 use bytes::Bytes;
@@ -319,14 +319,6 @@ impl Session {
         let Some(hello) = greeted.hello.take() else { return Vec::new() };
         let role = hello.role();
         self.state = State::Active { epoch, standby: is_standby(role) == Some(true) };
-        let held = HeldRequest {
-            device_id: device_bytes(self.peer.device),
-            instance_nonce: Bytes::copy_from_slice(&greeted.nonce),
-            session_counter: greeted.counter,
-            session_epoch: epoch,
-            relay_id: self.peer.relay_id.to_string(),
-            role: role.into(),
-        };
         let documents = DocumentsRequest {
             device_id: device_bytes(self.peer.device),
             config_version: hello.config_version,
@@ -337,8 +329,7 @@ impl Session {
         let entry = self.entry(epoch, now, lane_entry::Body::Connected(connected));
         vec![
             self.welcome(epoch, false, now),
-            self.append(VecDeque::from([(entry, Stored::Nothing)])),
-            Command::AskHeld(held),
+            self.append(VecDeque::from([(entry, Stored::Connected)])),
             Command::AskDocuments(documents),
         ]
     }
@@ -437,9 +428,12 @@ impl Session {
 
     /// Entries of this connection that are in the region's durable stream now.
     pub fn handle_stored(&mut self, acks: &mut Acks) -> Commands {
-        let (entries, stored, uploads) = acks.take();
+        let Taken { entries, connected, ranges: stored, uploads } = acks.take();
         self.unacked = self.unacked.saturating_sub(entries);
         let mut commands = Vec::new();
+        if connected {
+            commands.extend(self.ask_held());
+        }
         if !stored.is_empty() {
             commands.extend(self.send(relay_frame::Body::Ack(Ack { stored, refused: Vec::new() })));
         }
@@ -494,6 +488,22 @@ impl Session {
     }
 
     // ---- building ----
+
+    /// Asked once the session's first entry is stored: a lane keeps its order, so whatever an earlier
+    /// session of the device left waiting here is in the stream by then, and the answer counts it.
+    fn ask_held(&self) -> Option<Command> {
+        let (epoch, standby) = self.registered()?;
+        let greeted = self.greeted.as_ref()?;
+        let role = if standby { ConnectionRole::Standby } else { ConnectionRole::Primary };
+        Some(Command::AskHeld(HeldRequest {
+            device_id: device_bytes(self.peer.device),
+            instance_nonce: Bytes::copy_from_slice(&greeted.nonce),
+            session_counter: greeted.counter,
+            session_epoch: epoch,
+            relay_id: self.peer.relay_id.to_string(),
+            role: role.into(),
+        }))
+    }
 
     fn welcome(&self, session_epoch: u64, renew_only: bool, now: Now) -> Command {
         Command::Send(relay_frame::Body::Welcome(Welcome {

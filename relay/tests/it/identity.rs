@@ -126,6 +126,7 @@ async fn a_device_that_returns_without_end_is_turned_away_and_an_unproven_addres
         welcomed += usize::from(matches!(agent.receive().await, Some(relay_frame::Body::Welcome(_))));
     }
     assert_eq!(welcomed, 3);
+    world.until_status(|gauge| gauge("handshakes_retried") >= 1.0 && gauge("handshakes_turned_away") == 3.0).await;
     let other = client_config(&world, Some(world.pki.device(DeviceId::generate())), ALPN);
     client::quic(&other, world.quic).await.expect("connected").greet(1, 1).await;
 }

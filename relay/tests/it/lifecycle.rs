@@ -5,16 +5,14 @@ use crate::{
     pki::Pki,
     world::{PATIENCE, World, config, start_relay},
 };
-use breeze_bus::{Bus, MemoryBus, Received};
+use breeze_bus::MemoryBus;
 use breeze_proto::{
     ALPN,
     id::DeviceId,
-    subject,
-    v1::{CloseReason, RoleStatus, lane_entry},
+    v1::{CloseReason, lane_entry},
 };
 use breeze_relay::Limits;
 use breeze_runtime::shutdown::Shutdown;
-use prost::Message;
 use std::sync::Arc;
 
 #[tokio::test]
@@ -69,18 +67,7 @@ async fn the_status_says_how_many_are_connected() {
     let config = client_config(&world, Some(world.pki.device(DeviceId::generate())), ALPN);
     let mut agent = client::quic(&config, world.quic).await.expect("connected");
     agent.greet(1, 1).await;
-    let mut statuses = world.bus.subscribe(&subject::status("relay", "test-1")).await.expect("a subscription");
-    let found = async {
-        loop {
-            let Some(Received::Message { payload, .. }) = statuses.next().await else { panic!("the bus closed") };
-            let status = RoleStatus::decode(payload).expect("a status");
-            let gauge = |name: &str| status.gauges.iter().find(|gauge| gauge.name == name).map(|gauge| gauge.value);
-            if status.ready && gauge("devices") == Some(1.0) && gauge("connections_quic") == Some(1.0) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await.expect("such a status");
+    world.until_status(|gauge| gauge("devices") == 1.0 && gauge("connections_quic") == 1.0).await;
 }
 
 /// A relay that died without a word resets its agents' connections when it is back: they need not

@@ -2,14 +2,14 @@
 
 use crate::pki::Pki;
 use arc_swap::ArcSwap;
-use breeze_bus::{Bus, MemoryBus};
+use breeze_bus::{Bus, MemoryBus, Received};
 use breeze_proto::{
     id::DeviceId,
     shard::LaneCount,
     subject,
     v1::{
         ChallengeReply, DocumentsReply, Held, HeldLane, HeldReply, LaneBatch, LaneEntry, PushReply, PushRequest,
-        RelayFrame, RenewReply, SignedDocument, lane_entry, relay_frame, renew_reply,
+        RelayFrame, RenewReply, RoleStatus, SignedDocument, lane_entry, relay_frame, renew_reply,
     },
 };
 use breeze_relay::{Config, Handle, Limits, RelayIdentity};
@@ -135,6 +135,25 @@ impl World {
     pub(crate) async fn until_disconnected(&self, device: DeviceId) -> String {
         let entry = self.until_entry(device, |body| matches!(body, lane_entry::Body::Disconnected(_))).await;
         if let Some(lane_entry::Body::Disconnected(end)) = entry.body { end.reason } else { String::new() }
+    }
+
+    /// Waits for a status in which the gauges are as wanted.
+    pub(crate) async fn until_status(&self, wanted: impl Fn(&dyn Fn(&str) -> f64) -> bool) {
+        let mut statuses = self.bus.subscribe(&subject::status("relay", "test-1")).await.expect("a subscription");
+        let found = async {
+            loop {
+                let Some(Received::Message { payload, .. }) = statuses.next().await else { panic!("the bus closed") };
+                let status = RoleStatus::decode(payload).expect("a status");
+                let gauge = |name: &str| {
+                    let found = status.gauges.iter().find(|gauge| gauge.name == name);
+                    found.map(|gauge| gauge.value).unwrap_or_else(|| panic!("no gauge {name}"))
+                };
+                if status.ready && wanted(&gauge) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("such a status");
     }
 
     /// Revokes as the control plane does: the snapshot first, then the update.

@@ -95,9 +95,15 @@ fn hello_registers_then_welcomes_and_asks() {
     let commands = session.handle_registered(9, NOW);
     assert!(matches!(
         &commands[..],
-        [Command::Send(relay_frame::Body::Welcome(welcome)), Command::Append(entries), Command::AskHeld(_), Command::AskDocuments(_)]
-            if welcome.session_epoch == 9 && welcome.observed_address == "192.0.2.1:4" && entries.len() == 1
+        [Command::Send(relay_frame::Body::Welcome(welcome)), Command::Append(entries), Command::AskDocuments(_)]
+            if welcome.session_epoch == 9 && welcome.observed_address == "192.0.2.1:4" && entries[0].1 == Stored::Connected
     ));
+    // What is held is asked behind everything that was written before.
+    let commands = session.handle_stored(&mut acks([Stored::Connected]));
+    assert!(
+        matches!(&commands[..], [Command::AskHeld(request)] if request.session_epoch == 9 && request.relay_id == "r")
+    );
+    assert_eq!(session.handle_stored(&mut acks([Stored::Nothing])), []);
 }
 
 /// What a first frame comes to.
