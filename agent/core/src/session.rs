@@ -70,7 +70,13 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { head_start_us: 1_500_000, return_spread_us: 10 * SECOND, backoff_cap_us: 5 * MINUTE, probe_us: MINUTE, heartbeat_ms: None }
+        Self {
+            head_start_us: 1_500_000,
+            return_spread_us: 10 * SECOND,
+            backoff_cap_us: 5 * MINUTE,
+            probe_us: MINUTE,
+            heartbeat_ms: None,
+        }
     }
 }
 
@@ -159,7 +165,6 @@ pub struct Session<S> {
     in_flight: BTreeMap<Number, u64>,
     /// Taken in this process, unnumbered so far: key and monotonic time.
     fresh: VecDeque<(u64, u64)>,
-    resend_after_us: u64,
 
     intervals: Intervals,
     next_sample_us: u64,
@@ -199,7 +204,6 @@ impl<S: Storage> Session<S> {
             numbering: Numbering::AwaitsHeld { until_us: None },
             in_flight: BTreeMap::new(),
             fresh: VecDeque::new(),
-            resend_after_us: flow::RESEND_US,
             intervals: Intervals::default(),
             next_sample_us: now.mono_us,
             last_details_us: None,
@@ -216,6 +220,11 @@ impl<S: Storage> Session<S> {
             refused: 0,
             trouble: String::new(),
         };
+        let counters = session.spool.counters();
+        if counters.boot_id.as_ref() == session.identity.boot_id {
+            // An earlier process of this boot was told the time.
+            session.server.set(now.mono_us.wrapping_add_signed(counters.server_minus_mono_us), now);
+        }
         if session.spool.counters().incarnation == 0 {
             session.begin_incarnation();
         }

@@ -5,8 +5,8 @@
 //! that does not know yet whether its numbers are current (see [`crate::Session`]) loses nothing by
 //! waiting. It is removed only when the relay says that it is stored, or refuses it for good.
 //!
-//! When full, every second of the oldest unnumbered heartbeats goes; its traffic is added to the one
-//! that stays, so that sums hold. The older, the coarser, and the drops are counted.
+//! When full, the older unnumbered heartbeats are thinned out evenly: each that goes adds its traffic to
+//! the next one, so that sums hold, and is counted.
 
 mod memory;
 pub use memory::MemoryStorage;
@@ -15,13 +15,14 @@ use breeze_proto::{
     limits::MAX_UNACKED_HEARTBEATS,
     v1::{Heartbeat, Lane},
 };
+use bytes::Bytes;
 use prost::Message as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The key of [`Counters`] in the storage; entries count from 1.
 const COUNTERS_KEY: u64 = 0;
-/// Entries that one pass of thinning looks at, at most.
-const THIN_AT_ONCE: usize = 512;
+/// Entries that go in one pass of thinning, at most.
+const THIN_AT_ONCE: usize = 256;
 /// Entries that are held in memory while the disk takes none.
 const MAX_UNSTORED: usize = MAX_UNACKED_HEARTBEATS;
 
@@ -84,6 +85,11 @@ pub struct Counters {
     /// The latest server time heard of: a floor under a clock that lost its battery.
     #[prost(uint64, tag = "7")]
     pub server_us: u64,
+    /// The server's time minus the monotonic clock, in the boot below.
+    #[prost(sint64, tag = "8")]
+    pub server_minus_mono_us: i64,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub boot_id: Bytes,
 }
 
 /// What is kept of one heartbeat.
@@ -250,7 +256,7 @@ impl<S: Storage> Spool<S> {
 
     /// Keeps a heartbeat without a number; its key is returned. `durable`: it must survive a loss of
     /// power from here on.
-    pub(crate) fn append(&mut self, entry: &Entry, durable: bool) -> u64 {
+    pub fn append(&mut self, entry: &Entry, durable: bool) -> u64 {
         let value = entry.encode_to_vec();
         self.make_room(value.len() as u64);
         let key = self.next_key;
@@ -282,27 +288,30 @@ impl<S: Storage> Spool<S> {
     pub(crate) fn number(&mut self, keys: &[u64], lane: Lane, durable: bool) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(keys.len());
         for &key in keys {
-            let Some(bytes) = self.unnumbered.remove(&key) else { continue };
-            self.bytes -= u64::from(bytes);
+            let Some(bytes) = self.unnumbered.get(&key).copied() else { continue };
             let Some(mut entry) = self.read(key) else {
+                self.unnumbered.remove(&key);
+                self.bytes -= u64::from(bytes);
                 self.forget(key);
                 self.counters.thinned += 1;
                 continue;
             };
             let incarnation = self.counters.incarnation;
-            let next = next_of(&mut self.counters, lane as i32);
-            let seq = *next;
-            *next += 1;
+            let seq = *next_of(&mut self.counters, lane as i32);
             if let Some(heartbeat) = &mut entry.heartbeat {
                 heartbeat.incarnation = incarnation;
                 heartbeat.lane = lane as i32;
                 heartbeat.seq = seq;
             }
             let value = entry.encode_to_vec();
-            self.bytes += value.len() as u64;
-            self.numbered
-                .insert(Number { incarnation, lane: lane as i32, seq }, Slot { key, bytes: value.len() as u32 });
-            self.store(key, value);
+            let length = value.len() as u32;
+            if !self.store_number(key, value) {
+                continue;
+            }
+            *next_of(&mut self.counters, lane as i32) += 1;
+            self.unnumbered.remove(&key);
+            self.bytes = self.bytes + u64::from(length) - u64::from(bytes);
+            self.numbered.insert(Number { incarnation, lane: lane as i32, seq }, Slot { key, bytes: length });
             entries.push(entry);
         }
         self.write_counters();
@@ -364,17 +373,11 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    /// Drops every second of the oldest; how many went.
+    /// Makes the older part coarser; how many went.
     fn thin(&mut self) -> usize {
-        let span = (self.unnumbered.len() / 4).clamp(2, THIN_AT_ONCE);
-        let keys: Vec<u64> = self.unnumbered.keys().copied().take(span).collect();
         let mut dropped = 0;
-        for pair in keys.chunks(2) {
-            let Some((&victim, heir)) = pair.split_first() else { continue };
-            if heir.is_empty() && keys.len() > 1 {
-                continue;
-            }
-            let merged = heir.first().and_then(|heir| Some((*heir, merge(&self.read(victim)?, self.read(*heir)?))));
+        for (victim, heir) in self.victims() {
+            let merged = heir.and_then(|heir| Some((heir, merge(&self.read(victim)?, self.read(heir)?))));
             if let Some((heir, entry)) = merged {
                 let value = entry.encode_to_vec();
                 let before = self.unnumbered.insert(heir, value.len() as u32).unwrap_or(0);
@@ -391,6 +394,29 @@ impl<S: Storage> Spool<S> {
         self.write_counters();
         self.commit(false);
         dropped
+    }
+
+    /// Which go, each with the next one, which takes its sums over: those whose going leaves the shortest
+    /// spans, the oldest of them first, so that what is left lies evenly. Keys count heartbeats, so their
+    /// distance is the span in intervals. The newest quarter stays as it is.
+    fn victims(&self) -> Vec<(u64, Option<u64>)> {
+        let older = (self.unnumbered.len() * 3 / 4).max(1);
+        let keys: Vec<u64> = self.unnumbered.keys().copied().take(older).collect();
+        if let [only] = keys.as_slice() {
+            return vec![(*only, self.unnumbered.keys().copied().find(|key| key > only))];
+        }
+        let before = |at: usize| if at == 0 { keys[0].saturating_sub(1) } else { keys[at - 1] };
+        let mut spans: Vec<(u64, usize)> =
+            (0..keys.len().saturating_sub(1)).map(|at| (keys[at + 1] - before(at), at)).collect();
+        spans.sort_unstable();
+        let mut chosen = BTreeSet::new();
+        for (_, at) in spans {
+            let apart = !chosen.contains(&(at + 1)) && (at == 0 || !chosen.contains(&(at - 1)));
+            if apart && chosen.len() < (keys.len() / 8).clamp(1, THIN_AT_ONCE) {
+                chosen.insert(at);
+            }
+        }
+        chosen.into_iter().map(|at| (keys[at], Some(keys[at + 1]))).collect()
     }
 
     fn read(&mut self, key: u64) -> Option<Entry> {
@@ -416,6 +442,22 @@ impl<S: Storage> Spool<S> {
         }
     }
 
+    /// As `store`, but `false` if the disk holds the entry without its number and takes no other: sent all
+    /// the same, it would come back after a crash and get a second one.
+    fn store_number(&mut self, key: u64, value: Vec<u8>) -> bool {
+        let Err(error) = self.storage.put(key, &value) else {
+            self.unstored.remove(&key);
+            return true;
+        };
+        self.trouble = Some(error);
+        if !matches!(self.storage.get(key), Ok(None)) {
+            return false;
+        }
+        self.unstored.insert(key, value);
+        self.bound_unstored();
+        true
+    }
+
     /// A full disk must not keep a device from saying so: the newest stay in memory.
     fn bound_unstored(&mut self) {
         while self.unstored.len() > MAX_UNSTORED {
@@ -437,9 +479,7 @@ impl<S: Storage> Spool<S> {
     }
 
     fn forget(&mut self, key: u64) {
-        if self.unstored.remove(&key).is_some() {
-            return;
-        }
+        self.unstored.remove(&key);
         if let Err(error) = self.storage.remove(key) {
             self.trouble = Some(error);
         }

@@ -21,9 +21,8 @@ pub(super) const MAX_FRESH: usize = 64;
 const MAX_BACKLOG_IN_FLIGHT: usize = MAX_UNACKED_HEARTBEATS / 2;
 /// Encoded heartbeats of one frame; the rest is room for the envelope.
 const MAX_BATCH_BYTES: usize = MAX_FRAME_BYTES - 1024 - PREFIX_BYTES;
-/// An acknowledgement that is that late is asked for by sending again; doubles each time.
-pub(super) const RESEND_US: u64 = 2 * MINUTE;
-const MAX_RESEND_US: u64 = 16 * MINUTE;
+/// A relay acknowledges or closes; one that does neither for so long is left.
+const ACK_PATIENCE_US: u64 = 15 * MINUTE;
 
 impl<S: Storage> Session<S> {
     pub(super) fn can_number(&self, _now: Now) -> bool {
@@ -39,15 +38,11 @@ impl<S: Storage> Session<S> {
             self.numbering = Numbering::Open;
         }
         let oldest = self.in_flight.values().min().copied();
-        if oldest.is_some_and(|sent| now.mono_us >= sent + self.resend_after_us) {
-            // The relay lives, or the link would be gone: it lost them, or its stream is slow.
-            self.in_flight.clear();
-            self.resend_after_us = (self.resend_after_us * 2).min(MAX_RESEND_US);
+        if oldest.is_some_and(|sent| now.mono_us >= sent + ACK_PATIENCE_US) {
+            // Nothing is sent twice on one connection: the relay's bounds count what it has not acknowledged.
+            self.links_close_all("the relay acknowledges nothing", 0, now);
+            self.trouble = "the relay acknowledges nothing".into();
         }
-    }
-
-    pub(super) fn restart_resend(&mut self) {
-        self.resend_after_us = RESEND_US;
     }
 
     pub(super) fn flow_wakeup(&self) -> Option<u64> {
@@ -55,7 +50,7 @@ impl<S: Storage> Session<S> {
             Numbering::AwaitsHeld { until_us } => until_us.filter(|_| self.links.working().is_some()),
             Numbering::Open => None,
         };
-        let resend = self.in_flight.values().min().map(|sent| sent + self.resend_after_us);
+        let resend = self.in_flight.values().min().map(|sent| sent + ACK_PATIENCE_US);
         [held, resend].into_iter().flatten().min()
     }
 
@@ -122,6 +117,10 @@ impl<S: Storage> Session<S> {
                 return;
             }
             let entries = self.spool.number(&keys, Lane::Backlog, true);
+            if entries.is_empty() {
+                // The disk takes no numbers.
+                return;
+            }
             self.send_entries(link, entries, now);
         }
     }
@@ -197,7 +196,6 @@ impl<S: Storage> Session<S> {
         }
         if !ack.stored.is_empty() {
             self.last_ack_us = self.server.best_us(now);
-            self.restart_resend();
         }
     }
 

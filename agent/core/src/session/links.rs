@@ -358,9 +358,13 @@ impl<S: Storage> Session<S> {
         }
         self.trouble.clear();
         self.server.set(welcome.server_wall_us, now);
-        self.spool.note(|counters| counters.server_us = counters.server_us.max(welcome.server_wall_us));
+        let boot_id = Bytes::copy_from_slice(&self.identity.boot_id);
+        self.spool.update_counters(|counters| {
+            counters.server_us = counters.server_us.max(welcome.server_wall_us);
+            counters.server_minus_mono_us = welcome.server_wall_us.wrapping_sub(now.mono_us).cast_signed();
+            counters.boot_id = boot_id;
+        });
         self.in_flight.clear();
-        self.restart_resend();
         self.uploads.restart();
         if let Numbering::AwaitsHeld { until_us } = &mut self.numbering
             && !welcome.renew_only

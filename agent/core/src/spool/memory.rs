@@ -54,6 +54,9 @@ impl Storage for MemoryStorage {
     }
 
     fn remove(&mut self, key: u64) -> Result<(), StorageError> {
+        if self.full {
+            return Err(StorageError { action: "written", cause: "no space left".into() });
+        }
         self.records.remove(&key);
         Ok(())
     }
