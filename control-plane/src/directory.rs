@@ -221,6 +221,13 @@ impl Directory {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Devices that people can see.
+    #[must_use]
+    pub fn device_count(&self) -> u64 {
+        self.index.read().visible
+    }
+
+    /// As [`Directory::device_count`], with what they cost; looks at every device.
     #[must_use]
     pub fn size(&self) -> Size {
         let index = self.index.read();

@@ -109,6 +109,9 @@ impl Cell {
 pub(super) struct Columns {
     pub(super) cells: Vec<Cell>,
     pub(super) texts: Vec<Texts>,
+    /// The beginning of each host name, see [`prefix`]: most comparisons need no more, and it lies
+    /// where no pointer must be followed.
+    pub(super) hostnames: Vec<u128>,
     pub(super) tags: Vec<Box<[Symbol]>>,
     pub(super) words: [Vec<Symbol>; WORDS],
     pub(super) dictionaries: [Dictionary; WORDS],
@@ -121,6 +124,7 @@ impl Columns {
     pub(super) fn push(&mut self, cell: Cell) -> usize {
         self.cells.push(cell);
         self.texts.push(Texts::default());
+        self.hostnames.push(0);
         self.tags.push(Box::default());
         for column in &mut self.words {
             column.push(NONE);
@@ -144,13 +148,18 @@ impl Columns {
         }
     }
 
+    pub(super) fn set_texts(&mut self, slot: usize, texts: Texts) {
+        self.hostnames[slot] = prefix(texts.folded_part(Part::Hostname));
+        self.texts[slot] = texts;
+    }
+
     /// Forgets everything of a slot but its place.
     pub(super) fn clear(&mut self, slot: usize) {
         self.set_tags(slot, &[]);
         for index in 0..WORDS {
             self.dictionaries[index].replace(&mut self.words[index][slot], "");
         }
-        self.texts[slot] = Texts::default();
+        self.set_texts(slot, Texts::default());
         self.cells[slot] = Cell::new([0; 16]);
     }
 
@@ -207,6 +216,7 @@ impl Columns {
     pub(super) fn heap_bytes(&self) -> usize {
         let slots = self.cells.capacity() * size_of::<Cell>()
             + self.texts.capacity() * size_of::<Texts>()
+            + self.hostnames.capacity() * size_of::<u128>()
             + self.tags.capacity() * size_of::<Box<[Symbol]>>()
             + self.words.iter().map(|column| column.capacity() * size_of::<Symbol>()).sum::<usize>();
         let heap: usize = self.texts.iter().map(Texts::heap_bytes).sum::<usize>()
@@ -214,6 +224,14 @@ impl Columns {
         let words: usize = self.dictionaries.iter().map(Dictionary::heap_bytes).sum();
         slots + heap + words + self.tag_words.heap_bytes()
     }
+}
+
+/// The first sixteen bytes of a text as a number that compares as they do; 0 for the empty one.
+pub(super) fn prefix(text: &str) -> u128 {
+    let mut bytes = [0; 16];
+    let length = text.len().min(16);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    u128::from_be_bytes(bytes)
 }
 
 /// As shown: tenths of a percent.

@@ -45,8 +45,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const FULL_RETRY: Duration = Duration::from_secs(3);
 /// How long its answer may take.
 const FULL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often names of organizations and sites are read again.
-const NAMES_INTERVAL: Duration = Duration::from_secs(60);
+/// How often names of organizations and sites are read again, if they are few.
+const NAMES_INTERVAL: Duration = Duration::from_secs(5);
+/// Of more names than this, all are read after as many intervals as it takes to stay at this rate.
+const NAMES_PER_INTERVAL: usize = 100;
 /// Regions that are listened to.
 const MAX_REGIONS: usize = 256;
 /// Collectors whose digests are followed.
@@ -160,7 +162,7 @@ impl Feed {
             if let Err(error) = self.name(true).await {
                 tracing::warn!(%error, "names of organizations or sites cannot be read");
             }
-            metrics::gauge!("breeze_directory_devices").set(self.directory.size().devices as f64);
+            metrics::gauge!("breeze_directory_devices").set(self.directory.device_count() as f64);
         }
     }
 
@@ -178,9 +180,10 @@ impl Feed {
     // ---- names ----
 
     async fn names(&self) -> anyhow::Result<()> {
-        let mut ticks = interval(NAMES_INTERVAL);
         loop {
-            ticks.tick().await;
+            let (organizations, sites) = self.directory.tenants(false);
+            let intervals = (organizations.len() + sites.len()) / NAMES_PER_INTERVAL + 1;
+            tokio::time::sleep(NAMES_INTERVAL * u32::try_from(intervals).unwrap_or(u32::MAX)).await;
             if let Err(error) = self.name(false).await {
                 tracing::warn!(%error, "names of organizations or sites cannot be read");
             }

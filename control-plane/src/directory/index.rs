@@ -144,8 +144,15 @@ impl Index {
             return false;
         }
         let Some(slot) = self.slot_or_new(id) else { return false };
-        if self.columns.cells[slot].latest_version > 0 {
-            return false;
+        let cell = &mut self.columns.cells[slot];
+        if cell.latest_version > 0 {
+            // Digests say since when only by when they first said it.
+            let same = cell.presence == presence_code(latest.presence) && latest.presence_since_us > 0;
+            if same {
+                cell.presence_since_ms = latest.presence_since_us / 1000;
+                self.touch(slot, true);
+            }
+            return same;
         }
         self.set_volatile(
             slot,
@@ -293,7 +300,7 @@ impl Index {
     fn replace_texts(&mut self, slot: usize, parts: &[(Part, &str)]) {
         for (part, value) in parts {
             if let Some(texts) = self.columns.texts[slot].with(*part, value) {
-                self.columns.texts[slot] = texts;
+                self.columns.set_texts(slot, texts);
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The readers' side: filter, count, facet and page in one pass over the devices in reach.
 
 use super::{
-    columns::{Cell, Columns, NO_PERMILLE, NO_UPTIME, Word},
+    columns::{Cell, Columns, NO_PERMILLE, NO_UPTIME, Word, prefix},
     compile::Node,
     dictionary::Symbol,
     index::Index,
     record::{HEALTH_NAMES, Status},
     summary::{DeviceSummary, Facets},
-    texts::Part,
+    texts::{Part, Texts},
 };
 use crate::filter::Expr;
 use breeze_proto::id::DeviceId;
@@ -161,32 +161,56 @@ pub(super) fn list(index: &Index, scope: &Scope, query: &ListQuery, now_ms: u64)
     ListPage { devices, total, facets: counts.facets(columns), next }
 }
 
-/// Calls `visit` with every visible device that `scope` reaches.
+/// Calls `visit` with every visible device that `scope` reaches. A small part of all is visited by
+/// its bitmaps; a large one in the order of slots, which is how they lie in memory.
 pub(super) fn each_in_reach(index: &Index, scope: &Scope, mut visit: impl FnMut(usize)) {
+    let cells = &index.columns.cells;
     let Some(organizations) = scope.organizations() else {
-        for (slot, cell) in index.columns.cells.iter().enumerate() {
-            if cell.visible {
-                visit(slot);
-            }
-        }
+        cells.iter().enumerate().filter(|(_, cell)| cell.visible).for_each(|(slot, _)| visit(slot));
         return;
     };
+    let mut reach: Vec<Option<SiteReach>> = Vec::new();
+    let (mut parts, mut devices) = (Vec::new(), 0);
     for (id, sites) in organizations {
         let Some(symbol) = index.columns.organizations.find(&id.to_bytes()) else { continue };
         let Some(slots) = index.by_organization.get(&symbol) else { continue };
-        match sites {
-            Sites::All => slots.iter().for_each(|slot| visit(slot as usize)),
+        let place = symbol as usize;
+        if reach.len() <= place {
+            reach.resize_with(place + 1, || None);
+        }
+        reach[place] = Some(match sites {
+            Sites::All => SiteReach::All,
             Sites::Only(sites) => {
-                let reach: Vec<Symbol> =
-                    sites.iter().filter_map(|site| index.columns.sites.find(&site.to_bytes())).collect();
-                for slot in slots {
-                    if reach.contains(&index.columns.cells[slot as usize].site) {
-                        visit(slot as usize);
-                    }
-                }
+                SiteReach::Only(sites.iter().filter_map(|site| index.columns.sites.find(&site.to_bytes())).collect())
+            }
+        });
+        devices += slots.len();
+        parts.push(slots);
+    }
+    let reached = |cell: &Cell| match reach.get(cell.organization as usize) {
+        Some(Some(SiteReach::All)) => true,
+        Some(Some(SiteReach::Only(sites))) => sites.contains(&cell.site),
+        Some(None) | None => false,
+    };
+    if devices > index.visible / DENSE {
+        let all = cells.iter().enumerate().filter(|(_, cell)| cell.visible && reached(cell));
+        all.for_each(|(slot, _)| visit(slot));
+    } else {
+        for slot in parts.into_iter().flatten().map(|slot| slot as usize) {
+            if reached(&cells[slot]) {
+                visit(slot);
             }
         }
     }
+}
+
+/// One in so many devices in reach is enough to visit them all in order.
+const DENSE: u64 = 16;
+
+/// Which devices of an organization are reached.
+enum SiteReach {
+    All,
+    Only(Vec<Symbol>),
 }
 
 struct Counts {
@@ -242,22 +266,46 @@ impl Counts {
 }
 
 /// A device's value in an order; what has none is greatest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Key<'a> {
     Number(u64),
-    Text(&'a str),
+    Text(u128, Rest<'a>),
     None,
+}
+
+/// A text behind its [`prefix`]: looked up only where prefixes are equal.
+#[derive(Debug, Clone, Copy)]
+enum Rest<'a> {
+    Hostname(&'a Texts),
+    Text(&'a str),
+}
+
+impl<'a> Rest<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Self::Hostname(texts) => texts.folded_part(Part::Hostname),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl<'a> Key<'a> {
+    fn text(text: &'a str) -> Self {
+        if text.is_empty() { Self::None } else { Self::Text(prefix(text), Rest::Text(text)) }
+    }
 }
 
 fn key(columns: &Columns, slot: usize, field: SortField) -> Key<'_> {
     let cell = &columns.cells[slot];
-    let text = |text| if str::is_empty(text) { Key::None } else { Key::Text(text) };
-    let word = |word: Word| text(columns.dictionaries[word as usize].folded(columns.words[word as usize][slot]));
+    let word = |word: Word| Key::text(columns.dictionaries[word as usize].folded(columns.words[word as usize][slot]));
     let permille = |value: u16| if value == NO_PERMILLE { Key::None } else { Key::Number(u64::from(value)) };
     let time = |value: u64| if value == 0 { Key::None } else { Key::Number(value) };
     match field {
-        SortField::Hostname => text(columns.texts[slot].folded_part(Part::Hostname)),
-        SortField::DisplayName => text(columns.texts[slot].folded_part(Part::DisplayName)),
+        SortField::Hostname => match columns.hostnames[slot] {
+            0 => Key::None,
+            prefix => Key::Text(prefix, Rest::Hostname(&columns.texts[slot])),
+        },
+        SortField::DisplayName => Key::text(columns.texts[slot].folded_part(Part::DisplayName)),
         SortField::Status => Key::Number(cell.status as u64),
         SortField::LastSeenAt => time(cell.last_seen_ms),
         SortField::OsType => word(Word::OsType),
@@ -278,12 +326,14 @@ fn compare(a: (Key<'_>, &[u8; 16]), b: (Key<'_>, &[u8; 16]), descending: bool) -
     let by_value = |ordering: Ordering| if descending { ordering.reverse() } else { ordering };
     let values = match (a.0, b.0) {
         (Key::None, Key::None) => Ordering::Equal,
-        (Key::None, Key::Number(_) | Key::Text(_)) => Ordering::Greater,
-        (Key::Number(_) | Key::Text(_), Key::None) => Ordering::Less,
+        (Key::None, Key::Number(_) | Key::Text(..)) => Ordering::Greater,
+        (Key::Number(_) | Key::Text(..), Key::None) => Ordering::Less,
         (Key::Number(a), Key::Number(b)) => by_value(a.cmp(&b)),
-        (Key::Text(a), Key::Text(b)) => by_value(a.cmp(b)),
-        (Key::Number(_), Key::Text(_)) => Ordering::Less,
-        (Key::Text(_), Key::Number(_)) => Ordering::Greater,
+        (Key::Text(a, rest_a), Key::Text(b, rest_b)) => {
+            by_value(a.cmp(&b).then_with(|| rest_a.text().cmp(rest_b.text())))
+        }
+        (Key::Number(_), Key::Text(..)) => Ordering::Less,
+        (Key::Text(..), Key::Number(_)) => Ordering::Greater,
     };
     values.then_with(|| a.1.cmp(b.1))
 }
@@ -292,7 +342,7 @@ fn position(columns: &Columns, slot: usize, sort: Sort) -> Position {
     let value = match key(columns, slot, sort.field) {
         Key::None => SortValue::None,
         Key::Number(number) => SortValue::Number(number),
-        Key::Text(text) => SortValue::Text(text.to_owned()),
+        Key::Text(_, rest) => SortValue::Text(rest.text().to_owned()),
     };
     Position { value, id: columns.device(slot) }
 }
@@ -312,7 +362,7 @@ pub(super) fn sorted(
         let value = match &position.value {
             SortValue::None => Key::None,
             SortValue::Number(number) => Key::Number(*number),
-            SortValue::Text(text) => Key::Text(text),
+            SortValue::Text(text) => Key::text(text),
         };
         (value, position.id.to_bytes())
     });

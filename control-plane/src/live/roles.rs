@@ -1,6 +1,7 @@
 //! What the roles said of themselves last, and the ingest rate of the last hour.
 
 use breeze_proto::v1::RoleStatus;
+use breeze_store::metrics::SCALARS;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,6 +18,8 @@ pub const FORGOTTEN: Duration = Duration::from_secs(3600);
 pub const HISTORY_STEP: Duration = Duration::from_secs(10);
 /// Points of the history: an hour.
 pub const HISTORY_POINTS: usize = 360;
+/// The collectors' gauge of heartbeats taken.
+const HEARTBEATS: &str = "collector_heartbeats";
 
 #[derive(Debug, Default)]
 struct Known {
@@ -34,6 +37,7 @@ pub struct Roles {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rate {
     pub heartbeats_per_s: f64,
+    /// Of the heartbeats' fixed rows.
     pub samples_per_s: f64,
 }
 
@@ -69,15 +73,13 @@ impl Roles {
     pub fn rate(&self, now_us: u64) -> Rate {
         let known = self.known.lock();
         let alive = known.roles.values().filter(|status| !is_older(status, now_us, STALE));
-        let mut rate = Rate::default();
-        for gauge in alive.filter(|status| status.role == "collector").flat_map(|status| &status.gauges) {
-            match (gauge.name.as_str(), gauge.unit.as_str()) {
-                ("heartbeats", "per_second") => rate.heartbeats_per_s += finite(gauge.value),
-                ("samples", "per_second") => rate.samples_per_s += finite(gauge.value),
-                (_, _) => {}
-            }
-        }
-        rate
+        let heartbeats_per_s: f64 = alive
+            .filter(|status| status.role == "collector")
+            .flat_map(|status| &status.gauges)
+            .filter(|gauge| gauge.name == HEARTBEATS && gauge.unit == "per_second")
+            .map(|gauge| finite(gauge.value))
+            .sum();
+        Rate { heartbeats_per_s, samples_per_s: heartbeats_per_s * SCALARS as f64 }
     }
 
     /// Adds a point to the history.
@@ -113,7 +115,7 @@ mod tests {
     const S: u64 = 1_000_000;
 
     fn collector(id: &str, at_us: u64, rate: f64) -> RoleStatus {
-        let gauge = Gauge { name: "heartbeats".into(), unit: "per_second".into(), value: rate };
+        let gauge = Gauge { name: HEARTBEATS.into(), unit: "per_second".into(), value: rate };
         RoleStatus {
             role: "collector".into(),
             id: id.into(),
