@@ -68,7 +68,8 @@ impl App {
         self.config.tls != Tls::None
     }
 
-    /// The dashboard's origin, without a slash at its end.
+    /// The dashboard's origin, without a slash at its end. Who listens on every address should say
+    /// `public_url`: without it other machines cannot use what is written here.
     #[must_use]
     pub fn origin(&self) -> String {
         match &self.config.public_url {
@@ -76,7 +77,11 @@ impl App {
             None => {
                 let scheme = if self.serves_tls() { "https" } else { "http" };
                 let address = self.address.get().copied().unwrap_or(self.config.listen);
-                format!("{scheme}://{address}")
+                if address.ip().is_unspecified() {
+                    format!("{scheme}://localhost:{}", address.port())
+                } else {
+                    format!("{scheme}://{address}")
+                }
             }
         }
     }

@@ -230,6 +230,11 @@ impl ControlPlane {
         let (listener, addr) = server::bind(&app.config)?;
         let tls = server::tls(&app.config, &**app.authority.ca())?;
         app.address.get_or_init(|| addr);
+        if app.config.public_url.is_none() && addr.ip().is_unspecified() {
+            tracing::warn!(
+                "public_url is not set: links and installers name localhost, which other machines cannot use"
+            );
+        }
         let tasks = Tasks::new("control-plane", shutdown.clone());
         for (question, service) in tasks::authority::open(&app.bus).await? {
             let answering = tasks::authority::answer(question, service, Arc::clone(&app.authority), shutdown.token());

@@ -1,5 +1,9 @@
 //! The listener: TLS or plain HTTP on loopback, HTTP/1.1 and HTTP/2, and the router that is in force.
 
+mod admission;
+
+use admission::Admission;
+
 use crate::{
     api::headers,
     config::{Config, Tls},
@@ -21,7 +25,7 @@ use axum::{
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use bytes::Bytes;
 use hyper_util::rt::TokioTimer;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, pem::PemObject as _};
 use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
@@ -159,7 +163,11 @@ pub fn tls(config: &Config, ca: &dyn CertificateAuthority) -> anyhow::Result<Opt
 fn names(config: &Config) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let ip = config.listen.ip();
-    if !ip.is_unspecified() {
+    if ip.is_unspecified() {
+        // Reached by whatever name the machine has; better names come with `public_url`.
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        names.extend(Some(host.trim().to_owned()).filter(|host| DnsName::try_from(host.as_str()).is_ok()));
+    } else {
         names.push(ip.to_string());
     }
     if let Some(host) = config.public_url.as_ref().and_then(|url| url.host_str()) {
@@ -198,13 +206,13 @@ pub async fn serve(
     let served = async move {
         match tls {
             None => {
-                let mut server = axum_server::from_tcp(listener)?.handle(handle);
+                let mut server = axum_server::from_tcp(listener)?.acceptor(Admission::default()).handle(handle);
                 limits!(server);
                 server.serve(service).await
             }
             Some(tls) => {
                 let mut server = axum_server::from_tcp_rustls(listener, tls)?
-                    .map(|acceptor| acceptor.handshake_timeout(HANDSHAKE_TIMEOUT))
+                    .map(|acceptor| acceptor.handshake_timeout(HANDSHAKE_TIMEOUT).acceptor(Admission::default()))
                     .handle(handle);
                 limits!(server);
                 server.serve(service).await

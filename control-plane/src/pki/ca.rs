@@ -8,9 +8,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use sha2::{Digest, Sha256};
-use std::{net::IpAddr, str::FromStr as _, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 /// Lifetime of the authority's own certificate.
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -130,9 +130,10 @@ impl CertificateAuthority for LocalCa {
         let mut params = params(uri, SERVER_LIFETIME);
         params.subject_alt_names = vec![SanType::URI(uri.try_into().context("not a name for a URI")?)];
         for name in names {
-            params.subject_alt_names.push(match IpAddr::from_str(name) {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.as_str().try_into().with_context(|| format!("{name:?} is no host"))?),
+            params.subject_alt_names.push(match ServerName::try_from(name.as_str()) {
+                Ok(ServerName::IpAddress(address)) => SanType::IpAddress(IpAddr::from(address)),
+                Ok(ServerName::DnsName(host)) => SanType::DnsName(host.as_ref().try_into()?),
+                Ok(_) | Err(_) => anyhow::bail!("{name:?} is neither a host name nor an address"),
             });
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

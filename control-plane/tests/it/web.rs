@@ -1,6 +1,6 @@
 //! The dashboard's pages, the installer, metrics, and TLS.
 
-use crate::support::{Device, PATIENCE, Server, config};
+use crate::support::{PATIENCE, Server, config};
 use breeze_bus::memory::MemoryBus;
 use breeze_control_plane::Tls;
 use reqwest::StatusCode;
@@ -86,8 +86,14 @@ async fn tls_by_the_own_authority_over_http_2() {
         pinned.post(format!("{}/api/v1/setup", server.base)).json(&server.setup_body()).send().await.expect("answers");
     let cookie = setup.headers()["set-cookie"].to_str().expect("text").to_owned();
     assert!(cookie.contains("; Secure"), "{cookie}");
+    // Over HTTP/2 there is no Host header to compare the page's origin with.
+    let login = json!({"email": crate::support::EMAIL, "password": crate::support::PASSWORD});
+    let url = format!("{}/api/v1/auth/login", server.base);
+    let own = pinned.post(&url).header("origin", &server.base).json(&login).send().await.expect("answers");
+    assert_eq!((own.status(), own.version()), (StatusCode::OK, reqwest::Version::HTTP_2));
+    let foreign = pinned.post(&url).header("origin", "https://evil.example").json(&login).send().await;
+    assert_eq!(foreign.expect("answers").status(), StatusCode::FORBIDDEN);
     let stranger = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().expect("client");
     assert!(stranger.get(format!("{}/api/v1/instance", server.base)).send().await.is_err(), "not a public authority");
-    drop(Device::new());
     server.stop().await;
 }
