@@ -199,6 +199,8 @@ async fn a_full_stream_holds_everyone_back_and_loses_nothing() {
     for batch in 0..16u64 {
         agent.send(heartbeats(batch * 64 + 1..=batch * 64 + 64)).await;
     }
+    world.until_status(|gauge| gauge("lanes_stuck") == 1.0).await;
+    // Who is not acknowledged can still be reached.
     assert!(world.push(device, 0, relay_frame::Body::Ping(Ping { token: 2 })).await);
     let ping = agent.until(|frame| {
         assert!(!matches!(frame, relay_frame::Body::Ack(_)), "acknowledged what is not stored");

@@ -1,4 +1,5 @@
 use super::*;
+use crate::acks::Acks;
 use breeze_proto::{
     limits::{MAX_HEARTBEATS_PER_BATCH, MAX_UPLOAD_BYTES},
     v1::{
