@@ -3,6 +3,9 @@
 
 use breeze_proto::v1::{Hardware, HealthStatus, HostFacts, NamedValue, Network, Scalars, Software};
 
+mod addresses;
+mod figures;
+mod files;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]

@@ -2,31 +2,24 @@
 //! lists the addresses; what a heartbeat needs is read straight, since sysinfo keeps every process
 //! in memory to count them.
 
-mod files;
 mod hardware;
 mod load;
 mod network;
 mod people;
 mod software;
 
-use super::{OperatingSystem, Reading};
-use breeze_proto::{
-    limits::{MAX_DETAIL_VALUES, MAX_METRIC_NAME_BYTES},
-    v1::{Hardware, HealthStatus, HostFacts, NamedValue, Network, Scalars, Software},
+use super::{
+    OperatingSystem, Reading,
+    figures::{self, MIB, architecture, metric_name, permille, to_u32},
+    files::{cut, list, read, read_value},
 };
-use files::{cut, list, read, read_value};
-use load::{CpuTimes, MIB, Traffic, to_u32};
+use breeze_proto::{
+    limits::MAX_DETAIL_VALUES,
+    v1::{Hardware, HostFacts, NamedValue, Network, Scalars, Software},
+};
+use load::{CpuTimes, Traffic};
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, fs};
-
-/// Fullness of a disk that is worth a warning, and an error, in thousandths.
-const DISK_WARNING_PERMILLE: u32 = 900;
-const DISK_ERROR_PERMILLE: u32 = 970;
-
-/// Bits of [`Scalars::flags`].
-const FLAG_PENDING_REBOOT: u32 = 1;
-const FLAG_ON_BATTERY: u32 = 1 << 1;
-const FLAG_NOT_OK: u32 = 1 << 2;
 
 /// The running Linux system, with the counters of the previous call.
 #[derive(Debug, Default)]
@@ -60,16 +53,11 @@ impl OperatingSystem for Linux {
         let disks = load::mounted_disks();
         let fullest = disks.iter().map(|disk| disk.permille).max().unwrap_or(0);
         let pending_reboot = pending_reboot();
-        let status = match fullest {
-            DISK_ERROR_PERMILLE.. => HealthStatus::Error,
-            DISK_WARNING_PERMILLE.. => HealthStatus::Warning,
-            0.. => HealthStatus::Ok,
-        };
-        let flag = |bit: u32, is_set: bool| if is_set { bit } else { 0 };
+        let status = figures::health(fullest);
         Reading {
             scalars: Scalars {
                 cpu_permille,
-                ram_permille: load::permille(memory.used, memory.total),
+                ram_permille: permille(memory.used, memory.total),
                 ram_used_mib: to_u32(memory.used / MIB),
                 swap_used_mib: to_u32(memory.swap_used / MIB),
                 disk_permille: fullest,
@@ -79,9 +67,7 @@ impl OperatingSystem for Linux {
                 load1_centi: load::load1_centi(),
                 process_count: load::process_count(),
                 uptime_s: self.boottime_us() / 1_000_000,
-                flags: flag(FLAG_PENDING_REBOOT, pending_reboot)
-                    | flag(FLAG_ON_BATTERY, on_battery())
-                    | flag(FLAG_NOT_OK, status != HealthStatus::Ok),
+                flags: figures::flags(pending_reboot, on_battery(), status),
             },
             status,
             last_user: people::last_user(),
@@ -115,17 +101,12 @@ impl OperatingSystem for Linux {
 
     fn host_facts(&self) -> HostFacts {
         let release = os_release();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         HostFacts {
             hostname: read_value("/proc/sys/kernel/hostname"),
             os_type: "linux".into(),
             os_version: cut(release.get("PRETTY_NAME").map_or("Linux", String::as_str)),
             os_build: read_value("/proc/sys/kernel/osrelease"),
-            architecture: architecture.into(),
+            architecture: architecture().into(),
         }
     }
 
@@ -166,14 +147,6 @@ impl OperatingSystem for Linux {
     }
 }
 
-/// `group.of.what` in the characters that a metric's name may have, cut in the middle if too long.
-fn metric_name(group: &str, of: &str, what: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.:/%-".contains(c);
-    let room = MAX_METRIC_NAME_BYTES - group.len() - what.len() - 2;
-    let of: String = of.chars().map(|c| if allowed(c) { c } else { '_' }).take(room).collect();
-    format!("{group}.{of}.{what}")
-}
-
 /// Debian and Ubuntu, openSUSE.
 fn pending_reboot() -> bool {
     ["/run/reboot-required", "/run/reboot-needed"].iter().any(|path| fs::exists(path).unwrap_or(false))
@@ -198,12 +171,6 @@ fn os_release() -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn metric_names_are_allowed_whatever_the_mount_is_called() {
-        assert_eq!(metric_name("disk", "/mnt/my dïsk", "percent"), "disk./mnt/my_d_sk.percent");
-        assert_eq!(metric_name("disk", &"x".repeat(500), "percent").len(), MAX_METRIC_NAME_BYTES);
-    }
 
     #[test]
     fn a_sample_of_this_machine_is_plausible() {

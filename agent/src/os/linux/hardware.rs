@@ -1,8 +1,9 @@
 //! What the machine is made of.
 
-use super::{
+use super::load::{memory, mounted_disks};
+use crate::os::{
+    figures::{GIB, MIB, to_u32},
     files::{cut, list, read, read_value},
-    load::{memory, mounted_disks, to_u32},
 };
 use breeze_proto::{
     limits::MAX_HARDWARE_ENTRIES,
@@ -10,7 +11,6 @@ use breeze_proto::{
 };
 use std::{collections::BTreeSet, path::Path};
 
-const GIB: u64 = 1024 * 1024 * 1024;
 /// `/sys/block/<disk>/size` counts these, whatever the disk's own blocks are.
 const SECTOR_BYTES: u64 = 512;
 /// PCI base class of display controllers.
@@ -36,7 +36,7 @@ pub(super) fn hardware() -> Hardware {
         cpu_model: cpu.model,
         cpu_cores: cpu.cores,
         cpu_threads: cpu.threads,
-        ram_total_mib: memory().total / super::load::MIB,
+        ram_total_mib: memory().total / MIB,
         disk_total_gib: disk_total(&disks).div_ceil(GIB),
         gpu_model: gpu(),
         serial_number: dmi("product_serial"),

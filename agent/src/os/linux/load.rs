@@ -1,9 +1,10 @@
 //! What changes from heartbeat to heartbeat: processor, memory, disks, traffic, load.
 
-use super::files::read;
+use crate::os::{
+    figures::{permille, to_u32},
+    files::read,
+};
 use std::fs;
-
-pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Processor time in clock ticks since boot.
 #[derive(Debug, Default, Clone, Copy)]
@@ -152,14 +153,6 @@ pub(super) fn process_count() -> u32 {
     let Ok(entries) = fs::read_dir("/proc") else { return 0 };
     let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     to_u32(entries.flatten().filter(|entry| is_process(&entry.file_name())).count() as u64)
-}
-
-pub(super) fn to_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-pub(super) fn permille(part: u64, whole: u64) -> u32 {
-    if whole == 0 { 0 } else { to_u32((u128::from(part) * 1000 / u128::from(whole)) as u64).min(1000) }
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! Addresses, name servers, the default gateway.
 
-use super::files::{cut, list, read, read_value};
-use breeze_proto::{
-    limits::MAX_HARDWARE_ENTRIES,
-    v1::{Network, NetworkAddress},
+use crate::os::{
+    addresses::{addresses, mark_primary, parse_resolv_conf},
+    files::{list, read, read_value},
 };
-use std::net::{IpAddr, Ipv4Addr};
-
-/// Name servers that are reported at most.
-const MAX_DNS_SERVERS: usize = 16;
+use breeze_proto::v1::Network;
+use std::net::Ipv4Addr;
 
 pub(super) fn network() -> Network {
     let gateway = default_gateway(&read("/proc/net/route"));
@@ -18,61 +15,6 @@ pub(super) fn network() -> Network {
         addresses,
         dns_servers: dns_servers(),
         default_gateway: gateway.map(|(_, address)| address.to_string()).unwrap_or_default(),
-    }
-}
-
-fn addresses() -> Vec<NetworkAddress> {
-    let mut addresses: Vec<NetworkAddress> = Vec::new();
-    let Ok(interfaces) = sysinfo::Networks::new_with_refreshed_list() else { return addresses };
-    for (name, data) in &interfaces {
-        let name = name.to_string_lossy();
-        let mac = mac_address(&name);
-        let row = |address: Option<(IpAddr, u8)>| NetworkAddress {
-            interface_name: cut(&name),
-            mac_address: mac.clone(),
-            ip_address: address.map(|(ip, _)| ip.to_string()).unwrap_or_default(),
-            prefix_len: address.map_or(0, |(_, prefix)| u32::from(prefix)),
-            is_ipv6: address.is_some_and(|(ip, _)| ip.is_ipv6()),
-            is_primary: false,
-        };
-        let of_interface: Vec<_> = data
-            .ip_networks()
-            .iter()
-            .filter(|network| !network.addr.is_loopback())
-            .map(|network| row(Some((network.addr, network.prefix))))
-            .collect();
-        if of_interface.is_empty() && name != "lo" && !mac.is_empty() {
-            addresses.push(row(None));
-        }
-        addresses.extend(of_interface);
-    }
-    // A fixed order, so that the hash changes only with the content.
-    addresses.sort_by(|a, b| {
-        (&a.interface_name, a.is_ipv6, &a.ip_address).cmp(&(&b.interface_name, b.is_ipv6, &b.ip_address))
-    });
-    addresses.truncate(MAX_HARDWARE_ENTRIES);
-    addresses
-}
-
-fn mac_address(interface: &str) -> String {
-    let mac = read_value(format!("/sys/class/net/{interface}/address"));
-    if mac == "00:00:00:00:00:00" { String::new() } else { mac }
-}
-
-/// The first IPv4 address of the interface with the default route; without one, the first address
-/// that is not link-local.
-fn mark_primary(addresses: &mut [NetworkAddress], default_interface: Option<&str>) {
-    let is_candidate = |row: &NetworkAddress| {
-        !row.ip_address.is_empty() && !row.ip_address.starts_with("fe80") && !row.ip_address.starts_with("169.254.")
-    };
-    let on_default = |row: &NetworkAddress| default_interface.is_none_or(|name| row.interface_name == name);
-    let position = addresses
-        .iter()
-        .position(|row| is_candidate(row) && on_default(row) && !row.is_ipv6)
-        .or_else(|| addresses.iter().position(|row| is_candidate(row) && on_default(row)))
-        .or_else(|| addresses.iter().position(is_candidate));
-    if let Some(position) = position {
-        addresses[position].is_primary = true;
     }
 }
 
@@ -105,15 +47,6 @@ fn dns_servers() -> Vec<String> {
         }
     }
     own
-}
-
-fn parse_resolv_conf(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next())
-        .filter(|server| server.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok()))
-        .take(MAX_DNS_SERVERS)
-        .map(cut)
-        .collect()
 }
 
 /// Changes when an interface, an address or a route does; its counters do not matter.
@@ -155,25 +88,6 @@ mod tests {
     fn the_default_route_with_the_lowest_metric_wins() {
         assert_eq!(default_gateway(ROUTES), Some(("eth0".into(), Ipv4Addr::new(10, 0, 0, 1))));
         assert_eq!(default_gateway("header\ngarbage"), None);
-    }
-
-    #[test]
-    fn the_primary_address_is_the_one_that_others_reach() {
-        let row = |interface: &str, ip: &str| NetworkAddress {
-            interface_name: interface.into(),
-            ip_address: ip.into(),
-            is_ipv6: ip.contains(':'),
-            ..NetworkAddress::default()
-        };
-        let mut rows = vec![row("docker0", "172.17.0.1"), row("eth0", "fe80::1"), row("eth0", "10.0.0.7")];
-        mark_primary(&mut rows, Some("eth0"));
-        assert_eq!(rows.iter().map(|row| row.is_primary).collect::<Vec<_>>(), [false, false, true]);
-    }
-
-    #[test]
-    fn name_servers_are_addresses_only() {
-        let text = "# x\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver evil<script>\nsearch example.com\n";
-        assert_eq!(parse_resolv_conf(text), ["10.0.0.2", "fe80::1%eth0"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who is signed in, or was last.
 
-use super::files::{cut, list, read};
+use crate::os::files::{cut, list, read};
 use std::{
     fs::File,
     io::{Read as _, Seek as _, SeekFrom},

@@ -1,6 +1,6 @@
 //! What is installed, by every package manager that is there: dpkg, rpm, apk, snap, flatpak.
 
-use super::files::{cut, output_of, read};
+use crate::os::files::{cut, output_of, read};
 use breeze_proto::{
     limits::MAX_SOFTWARE_ENTRIES,
     v1::{Software, SoftwareKey},

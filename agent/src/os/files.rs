@@ -13,9 +13,14 @@ use std::{
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// How long a package manager may take.
 const MAX_COMMAND_TIME: Duration = Duration::from_secs(30);
+/// Where the system keeps its own programs; `PATH` may lead elsewhere.
+#[cfg(unix)]
+const SYSTEM_FOLDERS: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+#[cfg(windows)]
+const SYSTEM_FOLDERS: &[&str] = &[r"C:\Windows\System32"];
 
 /// The file as text; empty if it cannot be read.
-pub(super) fn read(path: impl AsRef<Path>) -> String {
+pub(in crate::os) fn read(path: impl AsRef<Path>) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
@@ -25,12 +30,12 @@ pub(super) fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// As [`read`], trimmed and cut: for the one-value files of `/sys`.
-pub(super) fn read_value(path: impl AsRef<Path>) -> String {
+pub(in crate::os) fn read_value(path: impl AsRef<Path>) -> String {
     cut(read(path).trim_matches(['\0', ' ', '\n', '\t']))
 }
 
 /// Names in a folder, sorted; empty if it cannot be read.
-pub(super) fn list(path: impl AsRef<Path>) -> Vec<String> {
+pub(in crate::os) fn list(path: impl AsRef<Path>) -> Vec<String> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
@@ -38,15 +43,14 @@ pub(super) fn list(path: impl AsRef<Path>) -> Vec<String> {
 }
 
 /// At most `MAX_TEXT_BYTES`, cut at a character.
-pub(super) fn cut(text: &str) -> String {
+pub(in crate::os) fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
 }
 
 /// Standard output of a program found in the system's folders; `None` if it is not there, fails,
 /// or takes longer than [`MAX_COMMAND_TIME`].
-pub(super) fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
-    let path = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(program));
-    let path = path.into_iter().find(|path| path.exists())?;
+pub(in crate::os) fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let path = SYSTEM_FOLDERS.iter().map(|dir| Path::new(dir).join(program)).find(|path| path.exists())?;
     let mut child = Command::new(path)
         .args(arguments)
         .env("LC_ALL", "C")

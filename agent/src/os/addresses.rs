@@ -1,0 +1,94 @@
+//! Addresses as every system has them, and the name servers of a resolv.conf(5).
+
+use super::files::cut;
+use breeze_proto::{limits::MAX_HARDWARE_ENTRIES, v1::NetworkAddress};
+use std::net::IpAddr;
+use sysinfo::MacAddr;
+
+/// Name servers that are reported at most.
+pub(in crate::os) const MAX_DNS_SERVERS: usize = 16;
+
+/// Every address but loopback, in a fixed order; an interface without one is there with its MAC.
+pub(in crate::os) fn addresses() -> Vec<NetworkAddress> {
+    let mut addresses: Vec<NetworkAddress> = Vec::new();
+    let Ok(interfaces) = sysinfo::Networks::new_with_refreshed_list() else { return addresses };
+    for (name, data) in &interfaces {
+        let name = name.to_string_lossy();
+        let mac = Some(data.mac_address()).filter(|mac| *mac != MacAddr::UNSPECIFIED);
+        let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
+        let row = |address: Option<(IpAddr, u8)>| NetworkAddress {
+            interface_name: cut(&name),
+            mac_address: mac.clone(),
+            ip_address: address.map(|(ip, _)| ip.to_string()).unwrap_or_default(),
+            prefix_len: address.map_or(0, |(_, prefix)| u32::from(prefix)),
+            is_ipv6: address.is_some_and(|(ip, _)| ip.is_ipv6()),
+            is_primary: false,
+        };
+        let of_interface: Vec<_> = data
+            .ip_networks()
+            .iter()
+            .filter(|network| !network.addr.is_loopback())
+            .map(|network| row(Some((network.addr, network.prefix))))
+            .collect();
+        if of_interface.is_empty() && !mac.is_empty() {
+            addresses.push(row(None));
+        }
+        addresses.extend(of_interface);
+    }
+    // A fixed order, so that the hash changes only with the content.
+    addresses.sort_by(|a, b| {
+        (&a.interface_name, a.is_ipv6, &a.ip_address).cmp(&(&b.interface_name, b.is_ipv6, &b.ip_address))
+    });
+    addresses.truncate(MAX_HARDWARE_ENTRIES);
+    addresses
+}
+
+/// The first IPv4 address of the interface with the default route; without one, the first address
+/// that is not link-local.
+pub(in crate::os) fn mark_primary(addresses: &mut [NetworkAddress], default_interface: Option<&str>) {
+    let is_candidate = |row: &NetworkAddress| {
+        !row.ip_address.is_empty() && !row.ip_address.starts_with("fe80") && !row.ip_address.starts_with("169.254.")
+    };
+    let on_default = |row: &NetworkAddress| default_interface.is_none_or(|name| row.interface_name == name);
+    let position = addresses
+        .iter()
+        .position(|row| is_candidate(row) && on_default(row) && !row.is_ipv6)
+        .or_else(|| addresses.iter().position(|row| is_candidate(row) && on_default(row)))
+        .or_else(|| addresses.iter().position(is_candidate));
+    if let Some(position) = position {
+        addresses[position].is_primary = true;
+    }
+}
+
+pub(in crate::os) fn parse_resolv_conf(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next())
+        .filter(|server| server.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok()))
+        .take(MAX_DNS_SERVERS)
+        .map(cut)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_primary_address_is_the_one_that_others_reach() {
+        let row = |interface: &str, ip: &str| NetworkAddress {
+            interface_name: interface.into(),
+            ip_address: ip.into(),
+            is_ipv6: ip.contains(':'),
+            ..NetworkAddress::default()
+        };
+        let mut rows = vec![row("docker0", "172.17.0.1"), row("eth0", "fe80::1"), row("eth0", "10.0.0.7")];
+        mark_primary(&mut rows, Some("eth0"));
+        assert_eq!(rows.iter().map(|row| row.is_primary).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn name_servers_are_addresses_only() {
+        let text = "# x\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver evil<script>\nsearch example.com\n";
+        assert_eq!(parse_resolv_conf(text), ["10.0.0.2", "fe80::1%eth0"]);
+    }
+}
