@@ -307,7 +307,7 @@ impl Owner<'_> {
     fn flush_after_us(&self) -> u64 {
         let full = self.deps.config.flush_interval_ms * 1000;
         let rows = self.with_core(|core| core.pending().rows) as u64;
-        (full / 4 + full * rows / 500).clamp(full / 4, full)
+        (full / 4 + full * rows / 100).clamp(full / 4, full)
     }
 
     /// Runs on the core. It is there for as long as the lane is owned.
@@ -354,6 +354,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         /// Shards' rows and stored deltas always give the newest state of every shard, and deltas do
         /// not pile up.
         #[test]
