@@ -130,3 +130,21 @@ async fn a_device_that_returns_without_end_is_turned_away_and_an_unproven_addres
     let other = client_config(&world, Some(world.pki.device(DeviceId::generate())), ALPN);
     client::quic(&other, world.quic).await.expect("connected").greet(1, 1).await;
 }
+
+#[tokio::test]
+async fn silent_connections_are_bounded_and_make_room_when_they_go() {
+    let world = World::start_with(Limits { half_open: 4, ..Limits::default() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(tokio::net::TcpStream::connect(world.wss).await.expect("connected"));
+    }
+    world.until_status(|gauge| gauge("handshakes_half_open") == 4.0).await;
+    let config = client_config(&world, Some(world.pki.device(DeviceId::generate())), ALPN);
+    assert!(client::websocket(&world, &config, "/agent").await.is_err(), "no more than four");
+    // An unproven address under pressure is asked to prove itself, and then there is no room either.
+    assert!(client::quic(&config, world.quic).await.is_err());
+    silent.clear();
+    world.until_status(|gauge| gauge("handshakes_half_open") == 0.0).await;
+    client::quic(&config, world.quic).await.expect("connected").greet(1, 1).await;
+    client::websocket(&world, &config, "/agent").await.expect("connected").greet(1, 2).await;
+}
