@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Cursors, rate::Limits},
-    app::password::Passwords,
+    app::{enrollment::Admissions, password::Passwords},
     config::{Config, Tls},
     directory::Directory,
     error::ApiError,
@@ -43,6 +43,7 @@ pub struct Shared {
     pub csrf_key: [u8; 32],
     pub limits: Limits,
     pub passwords: Passwords,
+    pub admissions: Admissions,
     pub audit: Arc<AuditLog>,
     pub outbox: Arc<Outbox>,
     pub authority: Arc<Authority>,

@@ -24,7 +24,11 @@ pub use context::{App, RenderMetrics};
 
 use crate::{
     api::{Cursors, rate::Limits, time::now_ms},
-    app::{enrollment, password::Passwords, setup},
+    app::{
+        enrollment::{self, Admissions},
+        password::Passwords,
+        setup,
+    },
     context::Shared,
     directory::{Feed, FeedConfig},
     keyring::{KeyFolder, Keyring},
@@ -161,6 +165,7 @@ impl ControlPlane {
             csrf_key: keyring.derive("csrf"),
             limits: Limits::default(),
             passwords: Passwords::new()?,
+            admissions: Admissions::default(),
             audit,
             outbox,
             authority,

@@ -121,7 +121,9 @@ impl Default for Limits {
             session: Limit::new(500, Duration::from_millis(10)),
             public: Limit::new(200, Duration::from_millis(50)),
             sign_in: Limit::new(40, Duration::from_millis(500)),
-            enroll: Limit::new(1_000, Duration::from_millis(20)),
+            // Thousands of machines may sit behind one address and come at once; secrets of 256 bits
+            // are not guessed, so this only bounds the work.
+            enroll: Limit::new(20_000, Duration::from_millis(5)),
             account: Limit::new(10, Duration::from_secs(6)),
         }
     }

@@ -31,6 +31,7 @@ use breeze_store::model::{
 use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// What a key gets that says nothing about its end, in seconds.
 pub const DEFAULT_KEY_LIFETIME_S: u64 = 30 * 24 * 3600;
@@ -229,6 +230,26 @@ fn system_intent(key: &EnrollmentKeyRecord, action: &str) -> Intent {
     })
 }
 
+/// Keys that are used at the same time; keys of one stripe wait for each other.
+const ADMISSION_STRIPES: usize = 64;
+
+/// Turns at enrolment keys.
+#[derive(Debug)]
+pub struct Admissions(Vec<Mutex<()>>);
+
+impl Default for Admissions {
+    fn default() -> Self {
+        Self((0..ADMISSION_STRIPES).map(|_| Mutex::new(())).collect())
+    }
+}
+
+impl Admissions {
+    async fn turn(&self, key: EnrollmentKeyId) -> MutexGuard<'_, ()> {
+        let last = usize::from(key.to_bytes()[15]);
+        self.0[last % ADMISSION_STRIPES].lock().await
+    }
+}
+
 /// Admits a device, or puts it into the queue. The same request (the same key pair) gives the same
 /// device however often it is sent.
 ///
@@ -240,10 +261,12 @@ pub async fn enroll(app: &App, mutation: &Mutation, request: EnrollRequest) -> R
     let enrolled = facts(&request)?;
     let device_id = DeviceId::derive(&request.key_id.to_bytes(), "enroll", &key.sha256_hex());
     let now = now_ms();
-    let admitted =
-        enrollment::admit(&*app.state, request.key_id, &sha256_hex(request.secret.as_bytes()), device_id, now)
-            .await
-            .map_err(|error| key_refused(app, error))?;
+    let admitted = {
+        // Those who use one key at once on this node wait for each other instead of conflicting.
+        let _turn = app.admissions.turn(request.key_id).await;
+        let secret = sha256_hex(request.secret.as_bytes());
+        enrollment::admit(&*app.state, request.key_id, &secret, device_id, now).await.map_err(key_refused)?
+    };
     mutation.acts(Actor {
         kind: ActorType::Agent,
         partner_id: Some(admitted.partner_id),
@@ -298,7 +321,7 @@ fn rejected() -> ApiError {
     )
 }
 
-fn key_refused(_: &App, error: UseError) -> ApiError {
+fn key_refused(error: UseError) -> ApiError {
     let (code, title, detail) = match error {
         UseError::Unknown => (
             "enrollment_key_unknown",

@@ -7,6 +7,7 @@ mod conventions;
 mod devices;
 mod directory;
 mod enrollment;
+mod faults;
 mod filter;
 mod live;
 mod setup;

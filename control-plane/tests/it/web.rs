@@ -49,6 +49,37 @@ async fn the_installers_line_pins_script_and_authority() {
     server.stop().await;
 }
 
+/// The line as a shell runs it, up to the point where the script would install.
+#[expect(clippy::print_stderr, reason = "says why it was skipped")]
+#[tokio::test]
+async fn the_installers_line_fetches_over_pinned_tls_and_refuses_an_altered_script() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no curl on this machine");
+        return;
+    }
+    let data = tempfile::tempdir().expect("folder");
+    let mut config = config(data.path());
+    config.tls = Tls::OwnCa;
+    let server = Server::start_on(config, Arc::default(), Arc::new(MemoryBus::new()), data).await;
+    let line = breeze_control_plane::app::installer::linux_line(server.handle.app(), &server.key.reveal());
+    let (fetch, _) = line.split_once("$(command -v sudo) sh").expect("the end of the line");
+    let hash = breeze_control_plane::keyring::sha256_hex(
+        breeze_control_plane::app::installer::linux_script(server.handle.app()).as_bytes(),
+    );
+    let run = |line: String| async move {
+        let command = tokio::process::Command::new("sh").arg("-c").arg(line).output();
+        let output = tokio::time::timeout(PATIENCE, command).await.expect("in time").expect("sh");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (fetched, said) = run(format!("{fetch} grep -q \"^SERVER='{}'\" \"$d/install.sh\" )", server.base)).await;
+    assert!(fetched, "{said}");
+    let (altered, _) = run(format!("{} true )", fetch.replace(&hash, &"0".repeat(64)))).await;
+    assert!(!altered, "a script with another hash must not run");
+    let (unpinned, said) = run(format!("{} true )", fetch.replace(" --cacert \"$d/ca.pem\"", ""))).await;
+    assert!(!unpinned && said.contains("certificate"), "{said}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn agents_are_handed_out_from_their_folder_only() {
     let folder = tempfile::tempdir().expect("folder");

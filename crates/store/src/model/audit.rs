@@ -9,7 +9,7 @@ use super::{
     Scope,
     error::ModelError,
     outbox::{Deliver, Delivery, DeliveryError},
-    record::{self, MAX_ATTEMPTS},
+    record::{self, MAX_ATTEMPTS, Versioned},
 };
 use crate::state::{
     Assert, Commit, CommitOutcome, CommitTable, Family, Merge, MergeTable, OutboxItem, Scan, Serial, State, Table,
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 
 pub const HEADS: CommitTable = CommitTable::new("audit_heads", Family::Config, Serial::Local);
@@ -30,6 +30,8 @@ pub const LOG: MergeTable = MergeTable::new("audit", Family::Log);
 pub const TOPIC: &str = "audit";
 /// Entries of one partition of the log.
 pub const BLOCK_ENTRIES: u64 = 4096;
+/// Heads that one process remembers.
+const MAX_HEADS: usize = 1_024;
 const HEAD: &[u8] = b"head";
 
 /// Who did it.
@@ -105,7 +107,8 @@ pub struct Sealed {
 pub struct AuditLog {
     state: Arc<dyn State>,
     key: [u8; 32],
-    one_at_a_time: Mutex<()>,
+    /// Heads that this process wrote last and has copied, by chain. Held while one appends.
+    heads: Mutex<HashMap<String, Versioned<Sealed>>>,
 }
 
 impl fmt::Debug for AuditLog {
@@ -118,7 +121,7 @@ impl AuditLog {
     /// `key` must not be in the store.
     #[must_use]
     pub fn new(state: Arc<dyn State>, key: [u8; 32]) -> Self {
-        Self { state, key, one_at_a_time: Mutex::new(()) }
+        Self { state, key, heads: Mutex::new(HashMap::new()) }
     }
 
     /// Appends an entry to its chain; an entry that is there already (by its id) is left alone.
@@ -127,33 +130,45 @@ impl AuditLog {
     /// The store's, and [`ModelError::Conflict`] when other nodes append all the time.
     pub async fn append(&self, entry: Entry) -> Result<(), ModelError> {
         let chain = chain_of(entry.partner_id);
-        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let mut heads = self.heads.lock().await;
         if self.state.get(Table::Merge(LOG), &ids_partition(&chain, entry.id), &entry.id.to_bytes()).await?.is_some() {
             return Ok(());
         }
+        if heads.len() >= MAX_HEADS {
+            heads.clear();
+        }
         for _ in 0..MAX_ATTEMPTS {
-            let head = record::read::<Sealed>(&*self.state, HEADS, chain.as_bytes(), HEAD).await?;
-            if let Some(head) = &head {
-                // Whoever put it there may have died before it was copied.
-                self.copy(&chain, &head.value).await?;
-                if head.value.entry.id == entry.id {
-                    return Ok(());
-                }
+            // Taken out: after an error nobody knows whether it is still the head.
+            let head = match heads.remove(&chain) {
+                Some(known) => Some(known),
+                None => self.read_head(&chain).await?,
+            };
+            if head.as_ref().is_some_and(|head| head.value.entry.id == entry.id) {
+                return Ok(());
             }
             let sequence = head.as_ref().map_or(1, |head| head.value.sequence + 1);
             let before = head.as_ref().map_or("", |head| head.value.mac.as_str());
             let mac = self.mac(before, sequence, &entry);
             let sealed = Sealed { sequence, entry: entry.clone(), mac };
-            let unchanged = head
-                .as_ref()
-                .map_or(Assert::Absent(HEAD.into()), |head| Assert::Version(HEAD.into(), head.version));
+            let unchanged =
+                head.as_ref().map_or(Assert::Absent(HEAD.into()), |head| Assert::Version(HEAD.into(), head.version));
             let commit = Commit::new(HEADS, chain.clone()).assert(unchanged).put(HEAD, record::encode(&sealed));
-            match self.state.commit(commit).await? {
-                CommitOutcome::Applied { .. } => return self.copy(&chain, &sealed).await,
-                CommitOutcome::Conflict { .. } => {}
+            if let CommitOutcome::Applied { version } = self.state.commit(commit).await? {
+                self.copy(&chain, &sealed).await?;
+                heads.insert(chain, Versioned { version, value: sealed });
+                return Ok(());
             }
         }
         Err(record::contended())
+    }
+
+    /// The head as it is stored, copied to the log: whoever put it there may have died before that.
+    async fn read_head(&self, chain: &str) -> Result<Option<Versioned<Sealed>>, ModelError> {
+        let head = record::read::<Sealed>(&*self.state, HEADS, chain.as_bytes(), HEAD).await?;
+        if let Some(head) = &head {
+            self.copy(chain, &head.value).await?;
+        }
+        Ok(head)
     }
 
     async fn copy(&self, chain: &str, sealed: &Sealed) -> Result<(), ModelError> {
