@@ -5,9 +5,12 @@ pub mod bounds;
 mod device;
 pub mod inventory;
 mod output;
+mod passing;
 pub mod pending;
 pub mod presence;
 pub mod received;
+#[cfg(test)]
+mod tests;
 pub mod wheel;
 
 use breeze_proto::{
@@ -32,14 +35,10 @@ use wheel::{Timer, Wheel};
 pub const MAX_DEVICES: usize = 1_000_000;
 /// Relays whose names are kept apart.
 const MAX_RELAYS: usize = 4096;
-/// Devices that are watched at a time; further ones are not shown live.
-pub const MAX_WATCHED: usize = 1024;
 /// Named rows from one entry of the stream; more are dropped and counted.
 const MAX_NAMED_ROWS_PER_ENTRY: usize = 60_000;
 /// Times above this (the year 2255) are nonsense.
 const MAX_TIME_US: u64 = 9_000_000_000_000_000;
-/// Lag may last this long before offline timers are held.
-const LAG_GRACE_US: u64 = 3_000_000;
 
 /// Whether entries are seen for the first time, or driven again after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,72 +312,6 @@ impl LaneCore {
             self.arm(at, envelope.received_us);
         }
         self.mark_latest(at);
-    }
-
-    // ---- time ----
-
-    /// Lets time pass. `is_caught_up`: everything in the stream has been handled.
-    pub fn handle_tick(&mut self, now_us: u64, is_caught_up: bool) {
-        self.watched.retain(|_, until_us| *until_us > now_us);
-        if is_caught_up {
-            self.behind_since_us = None;
-            self.live_since_us.get_or_insert(now_us);
-        } else {
-            let since = *self.behind_since_us.get_or_insert(now_us);
-            if now_us.saturating_sub(since) > LAG_GRACE_US {
-                self.live_since_us = None;
-            }
-        }
-        // Held: a device may have sent what has not been read yet.
-        let Some(live_since_us) = self.live_since_us else { return };
-        let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(now_us, &mut fired);
-        for (at, tick) in fired.drain(..) {
-            let device = &mut self.devices[at as usize];
-            if device.armed_tick != tick || !device.is_online() {
-                continue;
-            }
-            device.armed_tick = 0;
-            let period = device.period_us(self.offline_floor_us);
-            let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, period);
-            if deadline > now_us {
-                device.armed_tick = self.wheel.arm(at, deadline);
-                continue;
-            }
-            device.presence.handle_expired();
-            if device.set_presence(v1::Presence::Offline, now_us) {
-                self.online -= 1;
-                self.mark_latest(at);
-            }
-        }
-        self.fired = fired;
-    }
-
-    /// Arms the device's timer for its deadline as things are; an earlier one replaces a later one.
-    fn arm(&mut self, at: u32, now_us: u64) {
-        let floor = self.offline_floor_us;
-        let device = &mut self.devices[at as usize];
-        let live_since_us = self.live_since_us.unwrap_or(now_us);
-        let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, device.period_us(floor));
-        // One that fires earlier arms itself again.
-        if device.armed_tick == 0 || deadline / wheel::TICK_US < device.armed_tick {
-            device.armed_tick = self.wheel.arm(at, deadline);
-        }
-    }
-
-    /// Somebody looks at these devices until then.
-    pub fn handle_watch(&mut self, watch: &v1::Watch) {
-        for id in watch.device_ids.iter().filter_map(|id| DeviceId::from_slice(id)) {
-            if !self.index.contains_key(&id) {
-                continue;
-            }
-            if self.watched.len() < MAX_WATCHED || self.watched.contains_key(&id) {
-                let until_us = self.watched.entry(id).or_default();
-                *until_us = watch.until_us.max(*until_us);
-            } else {
-                metrics::counter!("breeze_collector_watches_refused_total").increment(1);
-            }
-        }
     }
 
     // ---- helpers ----

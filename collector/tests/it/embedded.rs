@@ -2,6 +2,7 @@
 
 use crate::world::*;
 use breeze_bus::{Bus, EmbeddedBus, EmbeddedBusConfig};
+use breeze_collector::Handle;
 use breeze_proto::v1;
 use breeze_runtime::shutdown::Shutdown;
 use breeze_store::{
@@ -11,14 +12,14 @@ use breeze_store::{
 };
 use std::{path::Path, sync::Arc};
 
-struct Engines {
-    bus: Arc<EmbeddedBus>,
+pub(crate) struct Engines {
+    pub(crate) bus: Arc<EmbeddedBus>,
     state: Arc<EmbeddedState>,
-    metrics: Arc<EmbeddedMetrics>,
+    pub(crate) metrics: Arc<EmbeddedMetrics>,
 }
 
 impl Engines {
-    async fn open(dir: &Path) -> Self {
+    pub(crate) async fn open(dir: &Path) -> Self {
         let bus = EmbeddedBusConfig { reserve_bytes: 0, ..EmbeddedBusConfig::new(dir.join("bus")) };
         let metrics = EmbeddedMetricsConfig { reserve_bytes: 0, ..EmbeddedMetricsConfig::new(dir.join("metrics")) };
         let state = StateConfig { reserve_bytes: 0, ..StateConfig::default() };
@@ -29,21 +30,34 @@ impl Engines {
         }
     }
 
-    async fn load_of(&self, number: u8) -> Vec<(u64, f64)> {
-        let now_ms = now_us() / 1000;
-        let query = Query {
-            device: device(number),
-            selector: Selector::Scalars(vec![8]),
-            from_ms: now_ms - 3_600_000,
-            to_ms: now_ms + 3_600_000,
-            step_ms: 0,
-        };
-        let result = self.metrics.query(&query).await.expect("answers");
-        let points = result.series.into_iter().flat_map(|series| series.points);
-        points.map(|point| (point.at_ms, point.last)).collect()
+    pub(crate) async fn start(&self, shutdown: &Shutdown) -> Handle {
+        let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
+        breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await.expect("starts")
     }
 
-    async fn close(self) {
+    pub(crate) async fn load_of(&self, number: u8) -> Vec<(u64, f64)> {
+        let now_ms = now_us() / 1000;
+        let mut rows = Vec::new();
+        let mut from_ms = now_ms - 3_600_000;
+        loop {
+            let query = Query {
+                device: device(number),
+                selector: Selector::Scalars(vec![8]),
+                from_ms,
+                to_ms: now_ms + 3_600_000,
+                step_ms: 0,
+            };
+            let result = self.metrics.query(&query).await.expect("answers");
+            let points = result.series.into_iter().flat_map(|series| series.points);
+            rows.extend(points.map(|point| (point.at_ms, point.last)));
+            if !result.truncated {
+                return rows;
+            }
+            from_ms = rows.last().map_or(from_ms, |(at_ms, _)| at_ms + 1);
+        }
+    }
+
+    pub(crate) async fn close(self) {
         self.bus.close().await;
         self.state.close().await;
     }
@@ -57,9 +71,7 @@ async fn heartbeats_become_rows_once_over_restarts() {
     for round in 0..3u64 {
         let engines = Engines::open(dir.path()).await;
         let shutdown = Shutdown::new();
-        let (bus, state, metrics) = (engines.bus.clone(), engines.state.clone(), engines.metrics.clone());
-        let started = breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await;
-        let handle = started.expect("starts");
+        let handle = engines.start(&shutdown).await;
         for seq in round * 10 + 1..=round * 10 + 10 {
             let at = start + seq * 1_000_000;
             // Each is sent twice, the second time after the next round's restart has begun.

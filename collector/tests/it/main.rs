@@ -4,4 +4,5 @@
 mod crash;
 mod embedded;
 mod features;
+mod kill;
 mod world;
