@@ -19,6 +19,7 @@ enum Step {
     StreamFull(bool),
     DiskFull(bool),
     NetworkChange,
+    Fast(u64),
     Snapshot,
     Restore,
 }
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::StreamFull),
         1 => any::<bool>().prop_map(Step::DiskFull),
         1 => Just(Step::NetworkChange),
+        2 => (1u64..120).prop_map(Step::Fast),
         1 => Just(Step::Snapshot),
         1 => Just(Step::Restore),
     ]
@@ -61,6 +63,7 @@ fn live(seed: u64, steps: Vec<Step>) {
             Step::StreamFull(full) => world.troubles.stream_full = full,
             Step::DiskFull(full) => world.set_disk_full(full),
             Step::NetworkChange => world.act(|agent, now| agent.handle_network_change(now)),
+            Step::Fast(seconds) => world.watch(seconds),
             Step::Snapshot => snapshot = Some(world.snapshot()),
             Step::Restore => {
                 if let Some(snapshot) = &snapshot {
