@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! boundary          LaneBoundary
-//! delta/<through>   ReceivedSet of the devices that changed with the batch ending there
+//! delta/<through>   ReceivedSet of the devices that changed with the batch ending there, in parts
 //! shard/<number>    ReceivedSet of a whole shard, as of its `through`
 //! ```
 //!
 //! What is received is the shards' rows with the later deltas laid over them. A commit that records a
 //! batch carries the delta of the *applied* batch before it, never its own: the batch must be
-//! repeatable from what was received before.
+//! repeatable from what was received before. Deltas beyond `applied_through` do not count: they are
+//! what a crash left of a delta that was too large for one commit.
 
 use crate::state::{
     Commit, CommitOutcome, CommitTable, Family, MAX_PAGE_ROWS, Scan, Serial, State, StateError,
@@ -47,18 +48,21 @@ pub struct Recovered {
     pub boundary: LaneBoundary,
     /// As of `boundary.applied_through`.
     pub received: Vec<ReceivedDevice>,
-    /// Ends of the deltas that are stored, ascending.
-    pub deltas: Vec<u64>,
+    /// The deltas that are stored, ascending.
+    pub deltas: Vec<DeltaId>,
 }
+
+/// Where the batch of a delta ended, and which part of the delta it is.
+pub type DeltaId = (u64, u16);
 
 /// What to write of received heartbeats with the next commit. All of it is as of the applied batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReceivedWrite {
-    /// Devices that changed with the batch that ends at `through`.
-    pub delta: Option<ReceivedSet>,
+    /// Devices that changed with the applied batch, in parts.
+    pub deltas: Vec<(u16, ReceivedSet)>,
     pub shards: Vec<(Shard, ReceivedSet)>,
     /// Deltas that the shards' rows have made superfluous.
-    pub forget: Vec<u64>,
+    pub forget: Vec<DeltaId>,
 }
 
 /// Whether a commit was the owner's to make.
@@ -124,9 +128,12 @@ impl LaneRecord {
         }
         let mut deltas = Vec::new();
         for (key, value) in self.scan(DELTA, DELTA_END).await? {
-            let through = key.strip_prefix(DELTA).and_then(|through| through.try_into().ok()).map(u64::from_be_bytes);
-            deltas.push(through.ok_or_else(|| StateError::Corrupt("a lane's delta has no position".into()))?);
-            lay(decode(&value)?);
+            let id =
+                read_delta_key(&key).ok_or_else(|| StateError::Corrupt("a lane's delta has no position".into()))?;
+            deltas.push(id);
+            if id.0 <= boundary.applied_through {
+                lay(decode(&value)?);
+            }
         }
         Ok(Recovered { boundary, received: devices.into_values().map(|(_, device)| device).collect(), deltas })
     }
@@ -156,14 +163,14 @@ impl LaneRecord {
     ) -> Result<Recorded, StateError> {
         let mut commit =
             Commit::new(LANES, self.partition.clone()).assert(lease.fence()).put(BOUNDARY, boundary.encode_to_vec());
-        if let Some(delta) = &received.delta {
-            commit = commit.put(delta_key(delta.through), delta.encode_to_vec());
+        for (part, delta) in &received.deltas {
+            commit = commit.put(delta_key((delta.through, *part)), delta.encode_to_vec());
         }
         for (shard, set) in &received.shards {
             commit = commit.put(shard_key(*shard), set.encode_to_vec());
         }
-        for through in &received.forget {
-            commit = commit.delete(delta_key(*through));
+        for delta in &received.forget {
+            commit = commit.delete(delta_key(*delta));
         }
         Ok(match self.state.commit(commit).await? {
             CommitOutcome::Applied { .. } => Recorded::Yes,
@@ -172,8 +179,13 @@ impl LaneRecord {
     }
 }
 
-fn delta_key(through: u64) -> Bytes {
-    [DELTA, through.to_be_bytes().as_slice()].concat().into()
+fn delta_key((through, part): DeltaId) -> Bytes {
+    [DELTA, through.to_be_bytes().as_slice(), part.to_be_bytes().as_slice()].concat().into()
+}
+
+fn read_delta_key(key: &[u8]) -> Option<DeltaId> {
+    let (through, part) = key.strip_prefix(DELTA)?.split_first_chunk()?;
+    Some((u64::from_be_bytes(*through), u16::from_be_bytes(part.try_into().ok()?)))
 }
 
 fn shard_key(shard: Shard) -> Bytes {
@@ -219,12 +231,16 @@ mod tests {
         let shard = |number| Shard::new(number).expect("below");
         let boundary = LaneBoundary { first: 9, last: 12, applied_through: 8, ..LaneBoundary::default() };
         let writes = [
-            ReceivedWrite { delta: Some(set(4, vec![received(1, 4), received(2, 4)])), ..ReceivedWrite::default() },
-            ReceivedWrite { delta: Some(set(6, vec![received(1, 6)])), ..ReceivedWrite::default() },
             ReceivedWrite {
-                delta: Some(set(8, vec![received(2, 8)])),
+                deltas: vec![(0, set(4, vec![received(1, 4)])), (1, set(4, vec![received(2, 4)]))],
+                ..ReceivedWrite::default()
+            },
+            ReceivedWrite { deltas: vec![(0, set(6, vec![received(1, 6)]))], ..ReceivedWrite::default() },
+            ReceivedWrite { deltas: vec![(0, set(12, vec![received(4, 12)]))], ..ReceivedWrite::default() },
+            ReceivedWrite {
+                deltas: vec![(0, set(8, vec![received(2, 8)]))],
                 shards: vec![(shard(3), set(8, vec![received(1, 6), received(3, 2)]))],
-                forget: vec![6],
+                forget: vec![(6, 0)],
             },
         ];
         for write in &writes {
@@ -233,7 +249,7 @@ mod tests {
         let mut recovered = lane.recover().await.expect("recovers");
         recovered.received.sort_by_key(|device| device.device_id.clone());
         assert_eq!(recovered.boundary, boundary);
-        assert_eq!(recovered.deltas, [4, 8]);
+        assert_eq!(recovered.deltas, [(4, 0), (4, 1), (8, 0), (12, 0)]);
         assert_eq!(recovered.received, [received(1, 6), received(2, 8), received(3, 2)]);
     }
 
