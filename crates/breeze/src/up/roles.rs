@@ -22,6 +22,8 @@ use tokio::runtime::{Builder, Runtime};
 const REGION: &str = "local";
 const RELAY_ID: &str = "local-1";
 const LANES: u16 = 4;
+/// How long the relay may take to learn who is revoked; before that it lets nobody in.
+const ADMITTING_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A runtime for each role; their threads carry its name.
 #[derive(Debug)]
@@ -121,6 +123,8 @@ impl Roles {
             Ok::<_, anyhow::Error>((control.serve(relays, until).await?, key))
         };
         let (control, enrollment_key) = runtimes.control.spawn(serving).await?.context("control plane")?;
+        let admitting = tokio::time::timeout(ADMITTING_DEADLINE, relay.ready()).await;
+        admitting.context("the relay has no revocation set and lets nobody in")?;
         Ok(Self {
             relay: (relay, relay_shutdown),
             collector: (collector, collector_shutdown),
