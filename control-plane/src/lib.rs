@@ -210,8 +210,7 @@ impl ControlPlane {
         self.signer.roots()
     }
 
-    /// A key that this machine's own agent can enrol with, before anybody has set up. The one of the
-    /// start before is revoked.
+    /// A key that this machine's own agent can enrol with, before anybody has set up.
     ///
     /// # Errors
     /// When the store refuses.

@@ -25,6 +25,9 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let is_api = is_api(request.uri());
+    // Browsers would apply it to every port of "localhost", other programs' too.
+    let is_localhost =
+        request.headers().get(header::HOST).is_some_and(|host| host.as_bytes().starts_with(b"localhost"));
     let mut response = request_id::scope(id, async {
         match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
@@ -56,7 +59,7 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
     if is_api {
         set(header::CACHE_CONTROL, "no-store");
     }
-    if app.serves_tls() {
+    if app.serves_tls() && !is_localhost {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
     response

@@ -41,6 +41,8 @@ pub const MAX_KEY_LIFETIME_S: u64 = 10 * 365 * 24 * 3600;
 pub const MAX_USES: u64 = 1_000_000;
 /// A pending device asks again after so long, in seconds.
 pub const PENDING_RETRY_S: u32 = 15;
+/// The key of this machine gets a successor when less than this is left, in seconds.
+const LOCAL_KEY_RENEW_S: u64 = 7 * 24 * 3600;
 /// Uses of the key that this machine's own agent enrols with.
 const LOCAL_KEY_USES: u64 = 25;
 
@@ -164,8 +166,8 @@ pub async fn revoke_key(
     app.deliver_now(enrollment::KEYS, &id.to_bytes()).await
 }
 
-/// A key for this machine's own agent, made by the system at each start; the one of the start before
-/// is revoked.
+/// A key for this machine's own agent, made by the system. It stays the same from start to start while
+/// it can be used; then a new one takes its place.
 ///
 /// # Errors
 /// The store's.
@@ -176,10 +178,14 @@ pub async fn local_key(app: &App) -> anyhow::Result<EnrollmentKey> {
     let now = now_ms();
     for (_, key) in keys {
         let ours = key.created_by.is_none() && key.name == LOCAL_KEY_NAME;
-        if ours && key.state(now) == KeyState::Active {
-            let intent = system_intent(&key, "enrollment_key.revoke");
-            enrollment::revoke(&*app.state, &scope, key.id, &intent, now).await?;
-            app.outbox.deliver(enrollment::KEYS, &key.id.to_bytes()).await?;
+        if !ours || key.state(now + LOCAL_KEY_RENEW_S * 1_000) != KeyState::Active {
+            continue;
+        }
+        let kept = enrollment::kept_answer(&*app.state, &scope, key.id).await?;
+        // Sealed under keys that may have been replaced: then it is of no use any more.
+        let secret = app.keyring.unseal(&local_context(key.id), &kept.answer).ok();
+        if let Some(secret) = secret.and_then(|secret| String::from_utf8(secret).ok()) {
+            return Ok(EnrollmentKey { id: key.id, secret, ca_spki_sha256: app.authority.ca().spki_sha256() });
         }
     }
     let (id, secret) = (EnrollmentKeyId::generate(), new_secret());
@@ -199,10 +205,15 @@ pub async fn local_key(app: &App) -> anyhow::Result<EnrollmentKey> {
         requires_approval: false,
         revoked_ms: None,
     };
-    let kept = KeptAnswer { request_sha256: String::new(), answer: String::new() };
+    let answer = app.keyring.seal(&local_context(id), secret.as_bytes())?;
+    let kept = KeptAnswer { request_sha256: String::new(), answer };
     enrollment::create(&*app.state, &record, &kept, &system_intent(&record, "enrollment_key.create")).await?;
     app.outbox.deliver(enrollment::KEYS, &id.to_bytes()).await?;
     Ok(EnrollmentKey { id, secret, ca_spki_sha256: app.authority.ca().spki_sha256() })
+}
+
+fn local_context(id: EnrollmentKeyId) -> String {
+    format!("local-enrollment-key/{id}")
 }
 
 /// Name of the key that [`local_key`] makes.

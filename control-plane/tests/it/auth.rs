@@ -106,3 +106,40 @@ async fn refresh_tokens_rotate_and_reuse_ends_the_session() {
     assert_eq!(refresh("brzr_made.up".to_owned()).await.status, StatusCode::UNAUTHORIZED);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_session_ends_unused_and_in_any_case() {
+    use breeze_proto::id::{SessionId, UserId};
+    use breeze_store::model::session::{self, Kind, Session};
+    let state = breeze_store::state::memory::MemoryState::new();
+    let minute = 60_000;
+    let session = Session {
+        id: SessionId::generate(),
+        user_id: UserId::generate(),
+        kind: Kind::Browser,
+        secret: "hash".into(),
+        secret_expires_ms: 100 * minute,
+        refresh: None,
+        used_refresh: vec![],
+        created_ms: 0,
+        seen_ms: 0,
+        idle_ms: 10 * minute,
+        expires_ms: 30 * minute,
+        revoked_ms: None,
+        ip_address: String::new(),
+        user_agent: String::new(),
+    };
+    session::create(&state, &session).await.expect("creates");
+    let open = async |secret: &str, at: u64| {
+        session::authenticate(&state, session.id, secret, at * minute).await.expect("reads").is_some()
+    };
+    assert!(!open("other", 1).await);
+    for at in [9, 18, 27] {
+        assert!(open("hash", at).await, "in use at minute {at}");
+    }
+    assert!(!open("hash", 30).await, "it ends in any case");
+
+    let idle = Session { id: SessionId::generate(), ..session.clone() };
+    session::create(&state, &idle).await.expect("creates");
+    assert!(session::authenticate(&state, idle.id, "hash", 10 * minute).await.expect("reads").is_none());
+}

@@ -88,7 +88,7 @@ async fn a_restart_keeps_what_was_set_up_and_an_expired_link_does_not_work() {
         Server::start_on(expired, Arc::clone(&state), Arc::clone(&bus), tempfile::tempdir().expect("folder")).await;
     let answer = server.client().post("/api/v1/setup", &server.setup_body()).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "forbidden"));
-    let first_ca = server.ca_pem.clone();
+    let (first_ca, first_key) = (server.ca_pem.clone(), server.key.clone());
     server.stop().await;
 
     let server = Server::start_on(
@@ -98,7 +98,7 @@ async fn a_restart_keeps_what_was_set_up_and_an_expired_link_does_not_work() {
         tempfile::tempdir().expect("folder"),
     )
     .await;
-    assert_eq!(server.ca_pem, first_ca);
+    assert_eq!((&server.ca_pem, &server.key), (&first_ca, &first_key));
     server.admin().await;
     server.stop().await;
 

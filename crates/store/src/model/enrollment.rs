@@ -151,6 +151,16 @@ pub async fn find(
         .ok_or(ModelError::NotFound("enrolment key"))
 }
 
+/// What the creator of a key was answered, as it was kept.
+///
+/// # Errors
+/// [`ModelError::NotFound`] also outside the scope.
+pub async fn kept_answer(state: &dyn State, scope: &Scope, id: EnrollmentKeyId) -> Result<KeptAnswer, ModelError> {
+    let found = find(state, scope, id).await?;
+    let row = state.get(Table::Commit(KEYS), &found.value.id.to_bytes(), ANSWER).await?;
+    record::decode(&row.ok_or(ModelError::NotFound("answer"))?.value)
+}
+
 /// Revokes a key; one that is revoked already stays as it is. The caller delivers the outbox.
 ///
 /// # Errors
