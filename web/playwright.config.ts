@@ -7,7 +7,7 @@ export default defineConfig({
   // One server and one first user: the tests build on each other in the order of their names.
   workers: 1,
   fullyParallel: false,
-  maxFailures: 5,
+  maxFailures: 10,
   timeout: 45_000,
   expect: { timeout: 15_000 },
   reporter: [["list"]],

@@ -176,6 +176,17 @@ function route(method, path, url, body, headers) {
     return problem("unauthenticated", 401, "You are not signed in", "Sign in to go on.");
   if (path === "/auth/session") return session();
   if (path === "/devices") return listDevices(url);
+  if (path === "/device-fields")
+    return {
+      data: ["hostname", "status", "os_type", "cpu_percent", "tag"].map((name) => ({
+        name,
+        aliases: [],
+        type: "text",
+        description: `The ${name}`,
+        operators: name === "tag" ? [":"] : ["=", "!=", ">", "<"],
+        values: name === "status" ? ["online", "offline"] : [],
+      })),
+    };
   if (path === "/overview") return overview();
   if (path === "/status") return status(devices.length);
   if (path === "/ws-tickets") return { ticket: uuid(), expires_in: 30 };

@@ -1,6 +1,6 @@
 // The device list: live, sorted, searched, filtered, by keyboard, as CSV.
 import { readFileSync } from "node:fs";
-import { at, devices, expect, firstDevice, HOSTILE, signIn, test } from "./stack";
+import { at, devices, expect, firstDevice, HOSTILE, test } from "./stack";
 
 test("the first device is there, online and live", async ({ person }) => {
   const device = await firstDevice(person.request);
@@ -9,7 +9,7 @@ test("the first device is there, online and live", async ({ person }) => {
   await expect(person.locator('[data-count="online"]')).not.toHaveText("0");
   await person
     .getByRole("navigation", { name: "Main" })
-    .getByRole("link", { name: "Devices" })
+    .getByRole("link", { name: "Devices", exact: true })
     .click();
   const row = person.getByRole("row").filter({ hasText: device.display_name ?? device.hostname });
   await expect(row).toContainText("Online");
@@ -83,6 +83,7 @@ test("the keyboard moves, chooses, peeks and opens", async ({ person }) => {
 test("the palette finds devices, pages and actions", async ({ person }) => {
   const device = await firstDevice(person.request);
   await person.goto(at("/"));
+  await expect(person.getByRole("heading", { name: "Overview" })).toBeVisible();
   await person.keyboard.press("Control+k");
   const field = person.getByRole("combobox", { name: /Find a device/ });
   await expect(field).toBeFocused();
@@ -109,8 +110,7 @@ test("CSV holds everything that matches", async ({ person }) => {
   expect(lines.length - 1).toBe((await devices(person.request)).length);
 });
 
-test("a name of HTML is text everywhere", async ({ person }) => {
-  const { csrf } = await signIn(person.request);
+test("a name of HTML is text everywhere", async ({ person, csrf }) => {
   const device = await firstDevice(person.request);
   const url = at(`/api/v1/devices/${device.id}`);
   const rename = async (display_name: string | null) => {

@@ -1,5 +1,5 @@
 // A device: live graphs, every tab, editing, two people at once.
-import { at, expect, firstDevice, signIn, test } from "./stack";
+import { at, expect, firstDevice, test } from "./stack";
 
 test("live graphs move while one looks", async ({ person }) => {
   const device = await firstDevice(person.request);
@@ -65,8 +65,8 @@ test("metrics by range, with a zoom that the URL holds", async ({ person }) => {
 
 test("a name and tags are changed, and a change by somebody else is noticed", async ({
   person,
+  csrf,
 }) => {
-  const { csrf } = await signIn(person.request);
   const device = await firstDevice(person.request);
   const url = at(`/api/v1/devices/${device.id}`);
   const change = async (data: object) => {

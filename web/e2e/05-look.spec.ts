@@ -35,7 +35,7 @@ test("the menu of a phone is a drawer", async ({ person }) => {
   await person.setViewportSize({ width: 390, height: 844 });
   await person.goto(at("/"));
   await person.getByRole("button", { name: "Open the menu" }).click();
-  await person.getByRole("dialog").getByRole("link", { name: "Devices" }).click();
+  await person.getByRole("dialog").getByRole("link", { name: "Devices", exact: true }).click();
   await expect(person.getByRole("dialog")).toBeHidden();
   await expect(person.getByRole("heading", { name: /Devices/ })).toBeVisible();
 });

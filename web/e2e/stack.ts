@@ -1,7 +1,13 @@
 // What every browser test starts from: the running stack, a person signed in, and a page that fails
 // the test when it breaks the content security policy, asks another host, or throws.
 import { existsSync, readFileSync } from "node:fs";
-import { test as base, expect, type APIRequestContext, type Page } from "@playwright/test";
+import {
+  test as base,
+  expect,
+  type APIRequestContext,
+  type BrowserContext,
+  type Page,
+} from "@playwright/test";
 
 interface Ready {
   dashboard: string;
@@ -56,20 +62,37 @@ export function watch(page: Page): () => string[] {
   return () => faults;
 }
 
-export const test = base.extend<{ person: Page }>({
+interface SignedIn {
+  csrf: string;
+  cookies: Awaited<ReturnType<BrowserContext["cookies"]>>;
+}
+
+export const test = base.extend<{ person: Page; csrf: string }, { session: SignedIn }>({
+  /** One session for all tests: signing in is throttled, as it should be. */
+  session: [
+    async ({ browser }, use) => {
+      const context = await browser.newContext({ ignoreHTTPSErrors: true });
+      const { csrf } = await signIn(context.request);
+      const cookies = await context.cookies();
+      await context.close();
+      await use({ csrf, cookies });
+    },
+    { scope: "worker" },
+  ],
+  csrf: ({ session }, use) => use(session.csrf),
   page: async ({ page }, use) => {
     const faults = watch(page);
     await use(page);
     expect(faults()).toEqual([]);
   },
   /** A page of somebody signed in. */
-  person: async ({ page }, use) => {
-    await signIn(page.request);
+  person: async ({ page, session }, use) => {
+    await page.context().addCookies(session.cookies);
     await use(page);
   },
 });
 
-export async function signIn(request: APIRequestContext): Promise<{ csrf: string }> {
+async function signIn(request: APIRequestContext): Promise<{ csrf: string }> {
   const answer = await request.post(at("/api/v1/auth/login"), {
     data: { email: PERSON.email, password: PERSON.password },
     headers: { Origin: new URL(ready().dashboard).origin },

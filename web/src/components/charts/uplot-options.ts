@@ -24,7 +24,7 @@ export interface ChartLook {
 const DAY_S = 86_400;
 // Bytes are binary, and so are the steps between their labels.
 const BINARY_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
-const BINARY_UNITS = new Set(["bytes", "bytes_per_s", "mb"]);
+const BINARY_UNITS = new Set(["bytes", "bytes_per_s", "bytes_per_second", "mb", "MiB"]);
 const PALETTE = 6;
 
 export function token(name: string): string {

@@ -39,7 +39,7 @@ export function HeaderCell<T>({
           onClick={() =>
             onSort({
               field: column.id,
-              descending: active ? !sort.descending : meta?.align === "right",
+              descending: active ? !sort.descending : meta?.highFirst === true,
             })
           }
           className={cn(

@@ -8,6 +8,8 @@ declare module "@tanstack/react-table" {
     /** The name in the header, the column chooser and CSV. */
     label: string;
     align?: "right";
+    /** Sorted from the top at the first click: numbers, where the highest are of interest. */
+    highFirst?: boolean;
     /** Shown only when chosen. */
     hidden?: boolean;
     /** Cannot be taken away. */

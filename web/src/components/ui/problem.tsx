@@ -3,7 +3,7 @@ import { RotateCw, TriangleAlert } from "lucide-react";
 import type { ReactNode } from "react";
 import { Button } from "@/components/ui/button";
 import { CopyText } from "@/components/ui/copy";
-import { asProblem, howToGoOn } from "@/lib/api/problem";
+import { asProblem, howToGoOn, type Problem } from "@/lib/api/problem";
 import { cn } from "@/lib/cn";
 
 export function ProblemNote({
@@ -34,10 +34,8 @@ export function ProblemNote({
       <div className="min-w-0 flex-1 space-y-1">
         <p className="font-medium">{title ?? problem.title}</p>
         {title !== undefined && title !== problem.title && <p>{problem.title}</p>}
-        {problem.detail !== "" && problem.detail !== problem.title && (
-          <p className="break-words">{problem.detail}</p>
-        )}
-        {(problem.errors.length > 1 || problem.detail === "") && problem.errors.length > 0 && (
+        {saysMore(problem) && <p className="break-words">{problem.detail}</p>}
+        {problem.errors.length > 0 && (
           <ul className="list-disc pl-4">
             {problem.errors.map((entry) => (
               <li key={entry.field + entry.message}>
@@ -62,6 +60,11 @@ export function ProblemNote({
       </div>
     </div>
   );
+}
+
+/** Where fields are named, what they say is the detail; the sentence that points at them is not. */
+function saysMore({ detail, title, errors }: Problem): boolean {
+  return detail !== "" && detail !== title && errors.length === 0;
 }
 
 export function EmptyState({

@@ -107,6 +107,12 @@ export function splitDetail(name: string, prefix: string): { item: string; measu
     : { item: rest.slice(0, dot), measure: rest.slice(dot + 1) };
 }
 
+const MEASURE: Record<string, string> = {
+  percent: "Used",
+  rx_bytes: "In",
+  tx_bytes: "Out",
+};
+
 const PER_CHART_MAX = 6;
 
 /** Charts of the detail series: one for each item, with its measures of one unit together. */
@@ -122,12 +128,28 @@ export function detailCharts(all: readonly MetricSeries[], prefix: string): Char
       groups.set(key, group);
     }
     if (group.series.length < PER_CHART_MAX) {
-      group.series.push({ name: series.name, label: measure === "" ? "Value" : humanize(measure) });
+      group.series.push({ name: series.name, label: measureLabel(measure) });
     }
   }
   return [...groups.values()];
 }
 
+function measureLabel(measure: string): string {
+  return measure === "" ? "Value" : (MEASURE[measure] ?? humanize(measure));
+}
+
 function titleOf(item: string, prefix: string): string {
   return prefix === "cpu." && /^\d+$/.test(item) ? `Core ${item}` : item;
+}
+
+/** Seconds between detail values that the agent sends by itself. */
+const DETAIL_INTERVAL_S = 300;
+
+/**
+ * How far apart points of a series are at most: the step that was asked for, but never less than
+ * the device's own rhythm. Without it each minute of a fine step would look like a gap.
+ */
+export function spacingS(stepS: number, details: string | undefined, heartbeatS: number): number {
+  const own = details === undefined || details === "custom." ? heartbeatS : DETAIL_INTERVAL_S;
+  return Math.max(stepS, own);
 }

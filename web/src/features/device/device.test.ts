@@ -101,7 +101,9 @@ describe("words", () => {
       interface_name,
       is_primary,
       ip_address: "192.0.2.1",
-      ip_type: "ipv4" as const,
+      ip_type: "ipv4",
+      mac_address: "",
+      prefix_len: 24,
     });
     expect(
       byInterface([address("lo", false), address("eth0", true), address("lo", false)]).map(

@@ -16,7 +16,13 @@ function column(
   size: number,
   cell: (device: DeviceSummary) => React.ReactNode,
   csv: (device: DeviceSummary) => string | number | null | undefined,
-  more: { sortable?: boolean; align?: "right"; hidden?: boolean; fixed?: boolean } = {},
+  more: {
+    sortable?: boolean;
+    align?: "right";
+    hidden?: boolean;
+    fixed?: boolean;
+    highFirst?: boolean;
+  } = {},
 ): Column<DeviceSummary> {
   const { sortable, ...meta } = more;
   return {
@@ -112,7 +118,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     108,
     (d) => <UsageBar value={d.cpu_percent} />,
     (d) => d.cpu_percent,
-    sortable,
+    { ...sortable, highFirst: true },
   ),
   column(
     "ram_percent",
@@ -120,7 +126,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     108,
     (d) => <UsageBar value={d.ram_percent} />,
     (d) => d.ram_percent,
-    sortable,
+    { ...sortable, highFirst: true },
   ),
   column(
     "disk_percent",
@@ -128,7 +134,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     108,
     (d) => <UsageBar value={d.disk_percent} />,
     (d) => d.disk_percent,
-    sortable,
+    { ...sortable, highFirst: true },
   ),
   column(
     "site",
@@ -158,7 +164,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     115,
     (d) => <RelativeTime at={d.last_seen_at} className="text-muted" />,
     (d) => d.last_seen_at,
-    { ...sortable, ...extra },
+    { ...sortable, highFirst: true, ...extra },
   ),
   column(
     "display_name",
@@ -198,7 +204,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     100,
     (d) => duration(d.uptime_s),
     (d) => d.uptime_s,
-    { ...sortable, ...extra, align: "right" },
+    { ...sortable, highFirst: true, ...extra, align: "right" },
   ),
   column(
     "agent_version",
@@ -278,7 +284,7 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     115,
     (d) => <RelativeTime at={d.enrolled_at} className="text-muted" />,
     (d) => d.enrolled_at,
-    { ...sortable, ...extra },
+    { ...sortable, highFirst: true, ...extra },
   ),
 ];
 

@@ -1,6 +1,5 @@
 // Completion for the filter text: fields, then operators, then values.
-import type { Facets } from "@/lib/api/types";
-import { FILTER_FIELDS } from "@/lib/filter/fields";
+import type { DeviceField, Facets } from "@/lib/api/types";
 
 export interface Suggestion {
   label: string;
@@ -20,77 +19,65 @@ function matching(word: string, options: readonly string[]): string[] {
   return [...starts, ...holds];
 }
 
-/** Known values of a field: its fixed ones, then what the facets have seen. */
-export function knownValues(field: string, facets: Facets | undefined): string[] {
-  const fixed = FILTER_FIELDS.find((entry) => entry.name === field)?.values ?? [];
-  const seen =
-    facets === undefined
-      ? {}
-      : field === "tag"
-        ? facets.tags
-        : field === "os" || field === "os_type"
-          ? facets.os_type
-          : field === "status"
-            ? facets.status
-            : field === "health"
-              ? facets.health
-              : {};
-  return [...new Set([...fixed, ...Object.keys(seen)])];
+function byName(fields: readonly DeviceField[], name: string): DeviceField | undefined {
+  const lower = name.toLowerCase();
+  return fields.find((field) => field.name === lower || field.aliases.includes(lower));
 }
 
-function operatorsFor(kind: string): readonly string[] {
-  switch (kind) {
-    case "number":
-      return [">", ">=", "<", "<=", "="];
-    case "time":
-      return ["<", ">"];
-    case "tags":
-      return [":"];
-    case "text":
-      return ["=", "~", "!="];
-    default:
-      return ["=", "!=", "in"];
-  }
+/** Known values of a field: its fixed ones, then what the facets have seen. */
+function knownValues(field: DeviceField, facets: Facets | undefined): string[] {
+  const seen: Record<string, Record<string, number> | undefined> = {
+    tag: facets?.tags,
+    os_type: facets?.os_type,
+    status: facets?.status,
+    health: facets?.health,
+  };
+  return [...new Set([...field.values, ...Object.keys(seen[field.name] ?? {})])];
+}
+
+function glued(head: string, field: string, op: string, value: string): string {
+  const quoted = /^[\w.-]+$/.test(value) ? value : `"${value}"`;
+  return `${head}${field}${op === ":" ? ":" : ` ${op} `}${quoted} `;
 }
 
 /** What could come at the end of `text`. */
-export function complete(text: string, facets: Facets | undefined): Suggestion[] {
+export function complete(
+  text: string,
+  fields: readonly DeviceField[],
+  facets: Facets | undefined,
+): Suggestion[] {
   const value = /(\w+)\s*(=|!=|~|:|>=|<=|>|<)\s*"?([^"\s()]*)$/.exec(text);
   if (value !== null) {
-    const [whole, field = "", op = "", typed = ""] = value;
+    const [whole, name = "", op = "", typed = ""] = value;
     const head = text.slice(0, text.length - whole.length);
-    return matching(typed, knownValues(field, facets))
+    const field = byName(fields, name);
+    return matching(typed, field === undefined ? [] : knownValues(field, facets))
       .filter((option) => option !== typed)
       .slice(0, SUGGESTIONS_MAX)
-      .map((option) => {
-        const quoted = /^[\w.-]+$/.test(option) ? option : `"${option}"`;
-        const glue = op === ":" ? ":" : ` ${op} `;
-        return { label: option, hint: field, text: `${head}${field}${glue}${quoted} ` };
-      });
+      .map((option) => ({ label: option, hint: name, text: glued(head, name, op, option) }));
   }
-  const operator = /(?:^|[\s(])(\w+)\s+$/.exec(text);
-  const field = FILTER_FIELDS.find((entry) => entry.name === operator?.[1]);
-  if (field !== undefined) {
-    return operatorsFor(field.kind).map((op) => ({
+  const operator = byName(fields, /(?:^|[\s(])(\w+)\s+$/.exec(text)?.[1] ?? "");
+  if (operator !== undefined) {
+    return operator.operators.map((op) => ({
       label: op,
-      hint: field.name,
-      text: op === ":" ? `${text.trimEnd()}:` : `${text}${op} `,
+      hint: operator.unit ?? "",
+      text:
+        op === ":" ? `${text.trimEnd()}:` : op.endsWith("in") ? `${text}${op} (` : `${text}${op} `,
     }));
   }
   const word = /(\w*)$/.exec(text)?.[1] ?? "";
   const head = text.slice(0, text.length - word.length);
-  const fields = matching(
+  const afterTerm = word === "" && text.trim() !== "" && !/(\b(and|or|not)|\()\s*$/i.test(text);
+  if (afterTerm) {
+    return ["and", "or"].map((joiner) => ({ label: joiner, hint: "", text: `${head}${joiner} ` }));
+  }
+  const names = matching(
     word,
-    FILTER_FIELDS.map((entry) => entry.name),
-  )
-    .slice(0, SUGGESTIONS_MAX)
-    .map((name) => ({
-      label: name,
-      hint: FILTER_FIELDS.find((entry) => entry.name === name)?.hint ?? "",
-      text: name === "tag" ? `${head}tag:` : `${head}${name} `,
-    }));
-  const afterTerm = word === "" && text.trim() !== "" && !/(and|or|not|\()\s*$/i.test(text);
-  return afterTerm
-    ? ["and", "or"].map((joiner) => ({ label: joiner, hint: "", text: `${head}${joiner} ` }))
-    : fields;
+    fields.map((field) => field.name),
+  ).slice(0, SUGGESTIONS_MAX);
+  return names.map((name) => ({
+    label: name,
+    hint: byName(fields, name)?.description ?? "",
+    text: name === "tag" ? `${head}tag:` : `${head}${name} `,
+  }));
 }

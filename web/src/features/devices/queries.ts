@@ -68,6 +68,13 @@ export function deviceCountsQuery(query: DeviceQuery) {
   });
 }
 
+/** The fields that a filter can name, as the server knows them. */
+export const deviceFieldsQuery = queryOptions({
+  queryKey: ["device-fields"],
+  queryFn: async () => (await unwrap(api.GET("/api/v1/device-fields"))).data,
+  staleTime: Infinity,
+});
+
 /** Every device that matches, page by page. Stops when `signal` says so. */
 export async function allDevices(
   query: DeviceQuery,

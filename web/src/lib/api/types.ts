@@ -18,6 +18,7 @@ export type Session = Get<"/api/v1/auth/session">;
 export type DevicePage = Get<"/api/v1/devices">;
 export type DeviceSummary = DevicePage["data"][number];
 export type Facets = DevicePage["facets"];
+export type DeviceField = Get<"/api/v1/device-fields">["data"][number];
 export type Device = Get<"/api/v1/devices/{id}">;
 export type DevicePatch = Body<paths["/api/v1/devices/{id}"]["patch"]>;
 export type DeviceStatus = DeviceSummary["status"];

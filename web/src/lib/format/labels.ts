@@ -21,6 +21,11 @@ export function osLabel(os: string): string {
   return OS[os] ?? os;
 }
 
+/** A text that was reported, or a dash: an agent that does not know sends an empty one. */
+export function known(text: string | null | undefined): string {
+  return text === null || text === undefined || text === "" ? "–" : text;
+}
+
 /** `enrollment_key.create` -> `Enrollment key create`, for names that have no words of their own. */
 export function humanize(name: string): string {
   const words = name.replaceAll(/[._:-]+/g, " ").trim();

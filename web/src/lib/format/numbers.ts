@@ -66,13 +66,16 @@ export function withUnit(value: number | null | undefined, unit: string): string
     case "bytes":
       return bytes(value);
     case "mb":
+    case "MiB":
     case "mebibytes":
       return bytes(value * 1024 ** 2);
     case "bytes_per_s":
     case "bytes/s":
+    case "bytes_per_second":
       return bytesPerSecond(value);
     case "per_s":
     case "1/s":
+    case "per_second":
       return perSecond(value);
     case "s":
     case "seconds":

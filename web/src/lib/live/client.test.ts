@@ -67,6 +67,7 @@ class FakeSocket implements SocketLike {
   }
 }
 
+const signedOut = new Error("signed out");
 let clock: Clock;
 let sockets: FakeSocket[];
 let tickets: number;
@@ -87,7 +88,7 @@ beforeEach(() => {
     },
     later: clock.later,
     random: () => 0.5,
-    isFinal: (error) => error === "signed out",
+    isFinal: (error) => error === signedOut,
   });
 });
 
@@ -171,7 +172,7 @@ describe("the live connection", () => {
   });
 
   it("stops for good when the session is gone", async () => {
-    ticket = () => Promise.reject("signed out");
+    ticket = () => Promise.reject(signedOut);
     client.start();
     await settle();
     expect(client.state).toBe("off");

@@ -1,6 +1,7 @@
 // The live connection as React sees it.
 import { useEffect, useRef, useSyncExternalStore } from "react";
 import { api, isUnauthenticated, unwrap } from "@/lib/api/client";
+import { sessionLost } from "@/lib/session";
 import { LiveClient, type LiveMessage, type LiveState, type SocketLike } from "@/lib/live/client";
 
 export const live = new LiveClient({
@@ -16,7 +17,11 @@ export const live = new LiveClient({
     return () => clearTimeout(timer);
   },
   random: Math.random,
-  isFinal: isUnauthenticated,
+  isFinal: (error) => {
+    if (!isUnauthenticated(error)) return false;
+    sessionLost.set(true);
+    return true;
+  },
 });
 
 export function useLiveState(): LiveState {

@@ -65,7 +65,7 @@ const COLUMNS: Column<AuditEntry>[] = [
   column("action", "Action", 200, (e) => <span className="font-medium">{humanize(e.action)}</span>),
   column("resource", "What", 230, (e) => (
     <span>
-      <span className="text-muted">{humanize(e.resource_type)}</span> {resource(e)}
+      <span className="text-muted">{humanize(e.resource_type ?? "")}</span> {resource(e)}
     </span>
   )),
   column("result", "Result", 110, (e) => <Result result={e.result} />),
@@ -176,7 +176,7 @@ function EntryDialog({ entry, onClose }: { entry: AuditEntry; onClose: () => voi
         items={[
           ["When", exact(entry.timestamp)],
           ["Who", actor(entry)],
-          ["What", `${humanize(entry.resource_type)} ${resource(entry)}`],
+          ["What", `${humanize(entry.resource_type ?? "")} ${resource(entry)}`],
           ["Result", <Result key="result" result={entry.result} />],
           ["From", copyable(entry.ip_address)],
           ["Record id", copyable(entry.resource_id)],

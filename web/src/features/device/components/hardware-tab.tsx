@@ -5,9 +5,8 @@ import { Facts, Panel } from "@/components/ui/panel";
 import { Inventory } from "@/features/device/components/inventory-state";
 import { hardwareQuery } from "@/features/device/queries";
 import type { Hardware } from "@/lib/api/types";
-import { bytes, count, gib, plural } from "@/lib/format/numbers";
-
-const text = (value: string | null | undefined) => (value == null || value === "" ? "–" : value);
+import { known } from "@/lib/format/labels";
+import { bytes, count, plural } from "@/lib/format/numbers";
 
 export function HardwareTab({ id }: { id: string }) {
   const query = useQuery(hardwareQuery(id));
@@ -19,22 +18,20 @@ export function HardwareTab({ id }: { id: string }) {
             <Panel title="Machine">
               <Facts
                 items={[
-                  ["Made by", text(hardware.manufacturer)],
-                  ["Model", text(hardware.model)],
+                  ["Made by", known(hardware.manufacturer)],
+                  ["Model", known(hardware.model)],
                   [
                     "Serial number",
-                    hardware.serial_number == null || hardware.serial_number === "" ? (
+                    hardware.serial_number === "" ? (
                       "–"
                     ) : (
                       <CopyText key="sn" value={hardware.serial_number} />
                     ),
                   ],
-                  ["Firmware", text(hardware.bios_version)],
+                  ["Firmware", known(hardware.bios_version)],
                   [
                     "Virtual machine",
-                    hardware.virtualization == null || hardware.virtualization === ""
-                      ? "No"
-                      : hardware.virtualization,
+                    hardware.virtualization === "" ? "No" : hardware.virtualization,
                   ],
                 ]}
               />
@@ -42,14 +39,11 @@ export function HardwareTab({ id }: { id: string }) {
             <Panel title="Processor and memory">
               <Facts
                 items={[
-                  ["Processor", text(hardware.cpu_model)],
+                  ["Processor", known(hardware.cpu_model)],
                   ["Cores", cores(hardware)],
-                  [
-                    "Memory",
-                    hardware.ram_total_mb == null ? "–" : bytes(hardware.ram_total_mb * 1024 ** 2),
-                  ],
-                  ["Graphics", text(hardware.gpu_model)],
-                  ["Disks together", gib(hardware.disk_total_gb)],
+                  ["Memory", size(hardware.ram_total_mb * 1024 ** 2)],
+                  ["Graphics", known(hardware.gpu_model)],
+                  ["Disks together", size(hardware.disk_total_gb * 1024 ** 3)],
                 ]}
               />
             </Panel>
@@ -61,13 +55,17 @@ export function HardwareTab({ id }: { id: string }) {
   );
 }
 
+/** What an agent does not know it reports as nothing: zero. */
+function size(value: number): string {
+  return value > 0 ? bytes(value) : "–";
+}
+
 function cores(hardware: Hardware): string {
-  if (hardware.cpu_cores == null && hardware.cpu_threads == null) return "–";
   const parts = [
-    hardware.cpu_cores == null ? null : plural(hardware.cpu_cores, "core"),
-    hardware.cpu_threads == null ? null : plural(hardware.cpu_threads, "thread"),
+    hardware.cpu_cores > 0 ? plural(hardware.cpu_cores, "core") : "",
+    hardware.cpu_threads > 0 ? plural(hardware.cpu_threads, "thread") : "",
   ];
-  return parts.filter((part) => part !== null).join(", ");
+  return known(parts.filter((part) => part !== "").join(", "));
 }
 
 function Disks({ disks }: { disks: Hardware["disks"] }) {

@@ -13,6 +13,7 @@ import {
   MORE,
   namesOf,
   seriesFor,
+  spacingS,
   STANDARD,
   type ChartSpec,
 } from "@/features/device/charts";
@@ -124,7 +125,15 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
                   <ChartSkeleton height={GRAPH_PX} />
                 </Panel>
               ))
-            : specs.map((spec) => <Chart key={spec.id} spec={spec} data={data} onZoom={onZoom} />)}
+            : specs.map((spec) => (
+                <Chart
+                  key={spec.id}
+                  spec={spec}
+                  data={data}
+                  stepS={spacingS(data.step_s, search.details, device.heartbeat_interval_s)}
+                  onZoom={onZoom}
+                />
+              ))}
         </div>
       )}
     </div>
@@ -142,10 +151,12 @@ function describe(data: Metrics): string {
 function Chart({
   spec,
   data,
+  stepS,
   onZoom,
 }: {
   spec: ChartSpec;
   data: Metrics;
+  stepS: number;
   onZoom: (from: number, to: number) => void;
 }) {
   return (
@@ -158,7 +169,7 @@ function Chart({
             : spec.unit
         }
         series={seriesFor(spec, data.series)}
-        stepS={data.step_s}
+        stepS={stepS}
         from={millis(data.from) ?? 0}
         to={millis(data.to) ?? 0}
         band={data.resolution !== "raw"}

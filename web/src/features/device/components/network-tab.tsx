@@ -18,7 +18,7 @@ export function byInterface(
       mac: null,
       addresses: [],
     };
-    group.mac ??= address.mac_address ?? null;
+    if (address.mac_address !== "") group.mac ??= address.mac_address;
     group.addresses.push(address);
     groups.set(address.interface_name, group);
   }
@@ -74,9 +74,7 @@ export function NetworkTab({ id }: { id: string }) {
                       className="flex flex-wrap items-center gap-x-2 text-sm"
                     >
                       <CopyText value={address.ip_address} />
-                      {address.prefix_len != null && (
-                        <span className="font-mono text-xs text-faint">/{address.prefix_len}</span>
-                      )}
+                      <span className="font-mono text-xs text-faint">/{address.prefix_len}</span>
                       {address.is_primary && (
                         <span className="rounded bg-accent-soft px-1.5 text-2xs font-medium text-accent-ink">
                           Main

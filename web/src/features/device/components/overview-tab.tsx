@@ -79,7 +79,7 @@ export function OverviewTab({ device }: { device: Device }) {
             items={[
               [
                 "System",
-                `${osLabel(device.os_type)} ${device.os_version}${device.os_build == null || device.os_build === "" ? "" : ` (${device.os_build})`}`,
+                `${osLabel(device.os_type)} ${device.os_version}${device.os_build === "" ? "" : ` (${device.os_build})`}`,
               ],
               ["Architecture", device.architecture],
               ["Processor", device.cpu_model ?? "–"],

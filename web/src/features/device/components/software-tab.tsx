@@ -11,6 +11,7 @@ import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { NotReported } from "@/features/device/components/inventory-state";
 import { softwareQuery } from "@/features/device/queries";
 import type { Software } from "@/lib/api/types";
+import { known } from "@/lib/format/labels";
 import { plural } from "@/lib/format/numbers";
 import type { DeviceSearch } from "@/lib/url";
 
@@ -26,7 +27,7 @@ function column(id: keyof Software, label: string, size: number, mono = false): 
       const shown = typeof value === "boolean" ? (value ? "Part of the system" : "") : value;
       return (
         <span className={mono ? "font-mono text-xs" : id === "name" ? "font-medium" : "text-muted"}>
-          {shown == null || shown === "" ? "–" : shown}
+          {known(shown)}
         </span>
       );
     },
@@ -43,7 +44,7 @@ const COLUMNS: Column<Software>[] = [
   column("install_date", "Installed", 110),
 ];
 const rowId = (row: Software) =>
-  `${row.name}\u0000${row.version ?? ""}\u0000${row.architecture ?? ""}\u0000${row.source ?? ""}\u0000${row.install_location ?? ""}`;
+  `${row.name}\u0000${row.version}\u0000${row.architecture}\u0000${row.source}\u0000${row.install_location}`;
 
 export function SoftwareTab({ id, search }: { id: string; search: DeviceSearch }) {
   const navigate = useNavigate();
@@ -123,9 +124,7 @@ export function SoftwareTab({ id, search }: { id: string; search: DeviceSearch }
           <>
             <p className="truncate font-medium">{row.name}</p>
             <p className="truncate text-sm text-muted">
-              {[row.version, row.publisher, row.source]
-                .filter((part) => part != null && part !== "")
-                .join(" · ")}
+              {[row.version, row.publisher, row.source].filter((part) => part !== "").join(" · ")}
             </p>
           </>
         )}

@@ -1,7 +1,9 @@
 // The filter as text, with completion and with mistakes pointed at before they are sent.
+import { useQuery } from "@tanstack/react-query";
 import { useEffect, useId, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { complete } from "@/features/devices/complete";
+import { deviceFieldsQuery } from "@/features/devices/queries";
 import type { Facets } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
 import { FilterError, parseFilter } from "@/lib/filter/parse";
@@ -29,9 +31,10 @@ export function FilterText({ value, facets, onChange, onClose }: FilterTextProps
   const [focused, setFocused] = useState(false);
   const [at, setAt] = useState(-1);
   const input = useRef<HTMLInputElement>(null);
+  const { data: fields } = useQuery(deviceFieldsQuery);
   const id = useId();
   const error = mistake(text);
-  const suggestions = focused ? complete(text, facets) : [];
+  const suggestions = focused ? complete(text, fields ?? [], facets) : [];
   useEffect(() => setText(value), [value]);
   useEffect(() => input.current?.focus(), []);
 

@@ -54,7 +54,7 @@ function columns(onRevoke: (key: EnrollmentKey) => void): Column<EnrollmentKey>[
     of("created", "Created", 200, (key) => (
       <span className="text-muted">
         <RelativeTime at={key.created_at} />
-        {key.created_by != null && ` by ${key.created_by}`}
+        {key.created_by !== "" && ` by ${key.created_by}`}
       </span>
     )),
     of("revoke", "", 90, (key) =>

@@ -55,15 +55,13 @@ export function PendingPage(): ReactNode {
                 <p className="truncate font-medium">{device.hostname}</p>
                 <p className="text-sm text-muted">
                   {osLabel(device.os_type)} {device.os_version} · {device.architecture}
-                  {device.address != null && (
+                  {device.address !== "" && (
                     <>
                       {" "}
                       · <span className="font-mono text-xs">{device.address}</span>
                     </>
                   )}
-                  {device.serial_number != null &&
-                    device.serial_number !== "" &&
-                    ` · ${device.serial_number}`}
+                  {device.serial_number !== "" && ` · ${device.serial_number}`}
                 </p>
                 <p className="text-xs text-faint">
                   Asked <RelativeTime at={device.requested_at} /> with the key{" "}

@@ -35,9 +35,7 @@ export function RoleCard({ role }: { role: RoleInfo }) {
           </>
         )}
       </p>
-      {role.message != null && role.message !== "" && (
-        <p className="mb-3 text-sm">{role.message}</p>
-      )}
+      {role.message !== "" && <p className="mb-3 text-sm">{role.message}</p>}
       <Facts
         items={role.gauges.map((gauge) => [
           humanize(gauge.name),
