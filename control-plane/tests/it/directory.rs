@@ -79,7 +79,13 @@ fn told() -> impl Strategy<Value = Told> {
             version,
             record
         }),
-        (0u8..12, 1u64..8, "[a-cA-C-]{1,4}", proptest::sample::select(vec!["linux", "windows"]), 0u64..20_000)
+        (
+            0u8..12,
+            1u64..8,
+            "(a-name-of-many-letters-)?[a-cA-C-]{1,4}",
+            proptest::sample::select(vec!["linux", "windows"]),
+            0u64..20_000
+        )
             .prop_map(|(device, version, hostname, os, ram_mib)| Told::Facts {
                 device,
                 version,
@@ -274,6 +280,7 @@ fn all_pages(directory: &Directory, scope: &Scope, mut query: ListQuery) -> (Vec
         let page = directory.list(scope, &query, NOW_MS);
         let full = page.devices.len() == query.limit;
         devices.extend(page.devices);
+        assert!(devices.len() as u64 <= page.total, "no device comes twice");
         query.after = page.next;
         if query.after.is_none() {
             return (devices, page.total);
