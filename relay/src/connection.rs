@@ -240,7 +240,7 @@ impl Connection {
 
     /// Works off a transfer stream's frames, then reads on unless the lane does not keep up.
     fn take_bulk(&mut self, mut bulk: Box<BulkStream>) {
-        loop {
+        while self.ending.is_none() {
             let before = bulk.buffer.len();
             let commands = match frame::take::<AgentFrame>(&mut bulk.buffer, MAX_BULK_FRAME_BYTES) {
                 Ok(None) => break,
@@ -248,6 +248,7 @@ impl Connection {
                     self.relay.stats.count_frame();
                     self.session.handle_bulk_frame(frame, before - bulk.buffer.len(), self.relay.now())
                 }
+                // It ends the connection: what is refused stays in the buffer, to be refused for ever.
                 Err(error) => self.session.handle_frame_error(&error),
             };
             self.execute(commands);
