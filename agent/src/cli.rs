@@ -4,6 +4,7 @@ use crate::{
     enroll::{Server, enroll},
     identity::{self, DeviceIdentity},
     metric_socket,
+    os::process,
     proxy::ProxySettings,
     run,
     state_dir::{self, StateDir},
@@ -148,7 +149,7 @@ fn try_main(cli: Cli) -> anyhow::Result<()> {
         Task::Run => {
             let proxy = proxy(&cli.proxy)?;
             let dir = StateDir::lock(&cli.state)?;
-            runtime.block_on(async { run::run(dir, proxy, stop_signal()?).await })
+            runtime.block_on(async { run::run(dir, proxy, process::stop_signal().context("signals")?).await })
         }
         Task::Status { json } => {
             let status = StatusFile::read(&cli.state)?;
@@ -221,20 +222,6 @@ fn read_bounded(source: impl std::io::Read, name: &str) -> anyhow::Result<String
     let mut text = String::new();
     source.take(MAX_KEY_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
     Ok(text)
-}
-
-/// Ready on the first SIGTERM or SIGINT.
-#[cfg(unix)]
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 fn start_logging(level: &str) {

@@ -1,30 +1,23 @@
 //! The local socket for custom metrics. One line a connection: `metric NAME VALUE`; the answer is `ok`
 //! or `error` with a reason. Whoever may enter the state directory may use it.
 
+use crate::os::process::{self, LocalListener, LocalStream};
 use anyhow::{Context as _, bail, ensure};
 use breeze_proto::limits::MAX_METRIC_NAME_BYTES;
-use std::path::Path;
-#[cfg(unix)]
-use std::{sync::Arc, time::Duration};
-#[cfg(unix)]
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
 /// In the state directory.
-pub const SOCKET: &str = "metric.sock";
-#[cfg(unix)]
+pub const SOCKET: &str = process::LOCAL_SOCKET;
 const MAX_CONNECTIONS: usize = 8;
-#[cfg(unix)]
 const MAX_LINE_BYTES: u64 = 256;
-#[cfg(unix)]
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One value on its way to the session; the answer says whether it was taken.
-#[cfg(unix)]
 #[derive(Debug)]
 pub struct Submission {
     pub name: String,
@@ -59,16 +52,13 @@ pub fn check_value(text: &str) -> anyhow::Result<f64> {
 ///
 /// # Errors
 /// If none runs, or if it does not take the value.
-#[cfg(unix)]
 pub async fn submit(state: &Path, name: &str, value: f64) -> anyhow::Result<()> {
     check_name(name)?;
-    let path = state.join(SOCKET);
     let talk = async {
-        let mut stream =
-            UnixStream::connect(&path).await.with_context(|| format!("no agent listens at {}", path.display()))?;
+        let mut stream = process::connect_local(state).await?;
         stream.write_all(format!("metric {name} {value}\n").as_bytes()).await?;
         let mut answer = String::new();
-        stream.take(MAX_LINE_BYTES).read_to_string(&mut answer).await?;
+        BufReader::new(stream.take(MAX_LINE_BYTES)).read_line(&mut answer).await?;
         match answer.trim() {
             "ok" => Ok(()),
             "" => bail!("the agent closed the connection"),
@@ -82,18 +72,12 @@ pub async fn submit(state: &Path, name: &str, value: f64) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// If it cannot be made.
-#[cfg(unix)]
 pub async fn serve(state: &Path, submissions: mpsc::Sender<Submission>) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = state.join(SOCKET);
-    // Left behind by a killed agent; the lock says that none lives.
-    let _absent = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let mut listener = LocalListener::bind(state)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = places.clone().acquire_owned().await?;
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = listener.accept().await else {
             tokio::time::sleep(PATIENCE).await;
             continue;
         };
@@ -105,20 +89,18 @@ pub async fn serve(state: &Path, submissions: mpsc::Sender<Submission>) -> anyho
     }
 }
 
-#[cfg(unix)]
-async fn answer(mut stream: UnixStream, submissions: mpsc::Sender<Submission>) -> anyhow::Result<()> {
-    let (reader, mut writer) = stream.split();
+async fn answer(mut stream: LocalStream, submissions: mpsc::Sender<Submission>) -> anyhow::Result<()> {
     let mut line = String::new();
-    BufReader::new(reader.take(MAX_LINE_BYTES)).read_line(&mut line).await?;
+    BufReader::new((&mut stream).take(MAX_LINE_BYTES)).read_line(&mut line).await?;
     let reply = match take(&line, submissions).await {
         Ok(()) => "ok\n".to_owned(),
         Err(error) => format!("error {error}\n"),
     };
-    writer.write_all(reply.as_bytes()).await?;
+    stream.write_all(reply.as_bytes()).await?;
+    process::finish_local(stream).await;
     Ok(())
 }
 
-#[cfg(unix)]
 async fn take(line: &str, submissions: mpsc::Sender<Submission>) -> anyhow::Result<()> {
     let mut words = line.split_whitespace();
     let (Some("metric"), Some(name), Some(value), None) = (words.next(), words.next(), words.next(), words.next())

@@ -1,15 +1,33 @@
 //! Everything that the agent knows from the operating system, behind one trait with one module a
-//! system. The shell calls it from its own thread; nothing here waits for the network.
+//! system; and what a process does differently on each (`process`): private files, the local channel,
+//! the signals that stop it. The shell calls it from its own thread; nothing here waits for the network.
 
 use breeze_proto::v1::{Hardware, HealthStatus, HostFacts, NamedValue, Network, Scalars, Software};
 
 mod addresses;
 mod figures;
 mod files;
+mod firmware;
+
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::Linux as System;
+
+#[cfg(any(test, not(target_os = "linux")))]
+#[cfg_attr(target_os = "linux", expect(unreachable_pub, reason = "there only its tests reach it"))]
+mod portable;
+#[cfg(not(target_os = "linux"))]
+pub use portable::Portable as System;
+
+#[cfg(unix)]
+pub(crate) mod unix;
+#[cfg(unix)]
+pub(crate) use unix as process;
+#[cfg(windows)]
+pub(crate) mod windows;
+#[cfg(windows)]
+pub(crate) use windows as process;
 
 /// What one heartbeat says.
 #[derive(Debug, Clone, PartialEq)]

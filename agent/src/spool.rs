@@ -10,7 +10,10 @@
 //! heartbeat at intervals from 10 s, and every 5 s below. A removal needs none: what comes back after
 //! a loss of power is sent again and recognised by its number.
 
-use crate::state_dir::{create_private, private_options};
+use crate::{
+    os::process::{private_options, sync_directory},
+    state_dir::create_private,
+};
 use anyhow::Context as _;
 use breeze_agent_core::{Storage, StorageError};
 use std::{
@@ -156,7 +159,7 @@ impl DiskStorage {
         self.tail.write_all(MAGIC)?;
         self.segments.insert(self.tail_number, Segment { bytes: MAGIC.len() as u64, live_records: 0 });
         self.dirty = true;
-        File::open(&self.directory)?.sync_all()
+        sync_directory(&self.directory)
     }
 
     fn note_put(&mut self, key: u64, location: Location) {

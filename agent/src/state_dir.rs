@@ -1,15 +1,16 @@
-//! The state directory: 0700, everything in it 0600, one process at a time. Files are replaced whole
+//! The state directory: its owner's alone (on a Unix 0700, everything in it 0600), one process at a time. Files are replaced whole
 //! (written beside, fsynced, renamed, the directory fsynced), so that a crash leaves the old or the new.
 
+use crate::os::process;
 use anyhow::{Context as _, bail};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
 /// Where a package keeps it.
-pub const DEFAULT: &str = "/var/lib/breeze-agent";
+pub const DEFAULT: &str = process::DEFAULT_STATE_DIR;
 /// No state file is larger; more is damage.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -28,7 +29,7 @@ impl StateDir {
     pub fn lock(path: &Path) -> anyhow::Result<Self> {
         create_private(path)?;
         let lock_path = path.join("lock");
-        let lock = private_options()
+        let lock = process::private_options()
             .write(true)
             .create(true)
             .truncate(false)
@@ -99,14 +100,14 @@ impl StateDir {
         let path = self.file(name);
         let beside = self.file(&format!("{name}.new"));
         let write = || -> std::io::Result<()> {
-            let mut file = private_options().write(true).create(true).truncate(true).open(&beside)?;
+            let mut file = process::private_options().write(true).create(true).truncate(true).open(&beside)?;
             file.write_all(content)?;
             if durable {
                 file.sync_all()?;
             }
             fs::rename(&beside, &path)?;
             if durable {
-                File::open(&self.path)?.sync_all()?;
+                process::sync_directory(&self.path)?;
             }
             Ok(())
         };
@@ -133,23 +134,5 @@ impl StateDir {
 /// With the directory's name.
 pub fn create_private(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("cannot restrict {} to its owner", path.display()))?;
-    }
-    Ok(())
-}
-
-/// Options under which new files are 0600.
-#[must_use]
-pub fn private_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options
+    process::restrict_to_owner(path).with_context(|| format!("cannot restrict {} to its owner", path.display()))
 }

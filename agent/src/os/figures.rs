@@ -22,6 +22,27 @@ pub(in crate::os) fn permille(part: u64, whole: u64) -> u32 {
     if whole == 0 { 0 } else { to_u32((u128::from(part) * 1000 / u128::from(whole)) as u64).min(1000) }
 }
 
+/// Bytes that came and went since boot.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::os) struct Traffic {
+    pub(in crate::os) received: u64,
+    pub(in crate::os) sent: u64,
+}
+
+impl Traffic {
+    pub(in crate::os) fn total(interfaces: &[(String, Self)]) -> Self {
+        interfaces.iter().fold(Self::default(), |sum, (_, traffic)| Self {
+            received: sum.received.saturating_add(traffic.received),
+            sent: sum.sent.saturating_add(traffic.sent),
+        })
+    }
+
+    /// What came and went since `before`.
+    pub(in crate::os) fn since(self, before: Self) -> Self {
+        Self { received: self.received.saturating_sub(before.received), sent: self.sent.saturating_sub(before.sent) }
+    }
+}
+
 /// By the fullest of the fixed disks.
 pub(in crate::os) fn health(fullest_permille: u32) -> HealthStatus {
     match fullest_permille {

@@ -10,14 +10,14 @@ mod software;
 
 use super::{
     OperatingSystem, Reading,
-    figures::{self, MIB, architecture, metric_name, permille, to_u32},
+    figures::{self, MIB, Traffic, architecture, metric_name, permille, to_u32},
     files::{cut, list, read, read_value},
 };
 use breeze_proto::{
     limits::MAX_DETAIL_VALUES,
     v1::{Hardware, HostFacts, NamedValue, Network, Scalars, Software},
 };
-use load::{CpuTimes, Traffic};
+use load::CpuTimes;
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, fs};
 

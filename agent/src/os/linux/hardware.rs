@@ -4,6 +4,7 @@ use super::load::{memory, mounted_disks};
 use crate::os::{
     figures::{GIB, MIB, to_u32},
     files::{cut, list, read, read_value},
+    firmware,
 };
 use breeze_proto::{
     limits::MAX_HARDWARE_ENTRIES,
@@ -15,19 +16,6 @@ use std::{collections::BTreeSet, path::Path};
 const SECTOR_BYTES: u64 = 512;
 /// PCI base class of display controllers.
 const DISPLAY_CLASS: &str = "0x03";
-
-/// What firmware says where a vendor has filled nothing in.
-const PLACEHOLDERS: &[&str] = &[
-    "To Be Filled By O.E.M.",
-    "To be filled by O.E.M.",
-    "System Product Name",
-    "System manufacturer",
-    "System Serial Number",
-    "Default string",
-    "Not Specified",
-    "None",
-    "N/A",
-];
 
 pub(super) fn hardware() -> Hardware {
     let cpu = Cpu::parse(&read("/proc/cpuinfo"));
@@ -147,8 +135,7 @@ fn look_up_pci(database: &str, vendor: &str, device: &str) -> Option<String> {
 }
 
 fn dmi(field: &str) -> String {
-    let value = read_value(Path::new("/sys/class/dmi/id").join(field));
-    if PLACEHOLDERS.contains(&value.as_str()) { String::new() } else { value }
+    firmware::said(&read(Path::new("/sys/class/dmi/id").join(field)))
 }
 
 fn model() -> String {
@@ -171,20 +158,7 @@ fn virtualization() -> String {
     }
     let has_hypervisor =
         read("/proc/cpuinfo").lines().any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
-    hypervisor(&dmi("sys_vendor"), &dmi("product_name"), has_hypervisor).to_owned()
-}
-
-fn hypervisor(vendor: &str, product: &str, flagged: bool) -> &'static str {
-    let named = [("VMware", "vmware"), ("VirtualBox", "virtualbox"), ("Xen", "xen"), ("QEMU", "kvm"), ("KVM", "kvm")];
-    let known = named.iter().find(|(word, _)| vendor.contains(word) || product.contains(word));
-    match known {
-        Some((_, name)) => name,
-        None if vendor == "Microsoft Corporation" && product == "Virtual Machine" => "hyper-v",
-        None if vendor.starts_with("Amazon") => "amazon",
-        None if vendor.starts_with("Google") => "google",
-        None if flagged => "vm",
-        None => "",
-    }
+    firmware::hypervisor(&dmi("sys_vendor"), &dmi("product_name"), has_hypervisor).to_owned()
 }
 
 #[cfg(test)]
@@ -213,13 +187,6 @@ mod tests {
         assert_eq!(look_up_pci(ids, "10de", "1b80").as_deref(), Some("NVIDIA GTX 1080"));
         assert_eq!(look_up_pci(ids, "8086", "ffff").as_deref(), Some("Intel"));
         assert_eq!(look_up_pci(ids, "ffff", "0416"), None);
-    }
-
-    #[test]
-    fn hypervisors_are_known_by_their_vendor() {
-        assert_eq!(hypervisor("QEMU", "Standard PC", true), "kvm");
-        assert_eq!(hypervisor("Microsoft Corporation", "Virtual Machine", true), "hyper-v");
-        assert_eq!(hypervisor("Microsoft Corporation", "Surface", false), "");
     }
 
     #[test]

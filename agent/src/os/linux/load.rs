@@ -1,7 +1,7 @@
 //! What changes from heartbeat to heartbeat: processor, memory, disks, traffic, load.
 
 use crate::os::{
-    figures::{permille, to_u32},
+    figures::{Traffic, permille, to_u32},
     files::read,
 };
 use std::fs;
@@ -69,13 +69,6 @@ pub(super) fn memory() -> Memory {
     }
 }
 
-/// Bytes since boot.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Traffic {
-    pub(super) received: u64,
-    pub(super) sent: u64,
-}
-
 /// Every interface but loopback.
 pub(super) fn traffic() -> Vec<(String, Traffic)> {
     read("/proc/net/dev").lines().skip(2).filter_map(parse_traffic).filter(|(name, _)| name != "lo").collect()
@@ -85,20 +78,6 @@ fn parse_traffic(line: &str) -> Option<(String, Traffic)> {
     let (name, fields) = line.split_once(':')?;
     let fields: Vec<u64> = fields.split_whitespace().filter_map(|field| field.parse().ok()).collect();
     Some((name.trim().to_owned(), Traffic { received: *fields.first()?, sent: *fields.get(8)? }))
-}
-
-impl Traffic {
-    pub(super) fn total(interfaces: &[(String, Self)]) -> Self {
-        interfaces.iter().fold(Self::default(), |sum, (_, traffic)| Self {
-            received: sum.received.saturating_add(traffic.received),
-            sent: sum.sent.saturating_add(traffic.sent),
-        })
-    }
-
-    /// What came and went since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
-        Self { received: self.received.saturating_sub(before.received), sent: self.sent.saturating_sub(before.sent) }
-    }
 }
 
 /// A block device that is mounted, at its first mount point.
