@@ -1,7 +1,10 @@
 //! Limits on requests: by person for those who are signed in, by address for everybody else. The
 //! maps are bounded: beyond that, strangers share one bucket.
 
+mod attempts;
+
 use crate::error::ApiError;
+use attempts::Attempts;
 use axum::http::{HeaderMap, HeaderValue};
 use governor::{
     Quota, RateLimiter,
@@ -13,7 +16,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Keys that one limiter follows.
@@ -112,7 +115,7 @@ pub struct Limits {
     sign_in: Limit,
     enroll: Limit,
     /// An account from one address: an attacker elsewhere does not lock the owner out.
-    account: Limit,
+    account: Attempts,
 }
 
 impl Default for Limits {
@@ -124,7 +127,7 @@ impl Default for Limits {
             // Thousands of machines may sit behind one address and come at once; secrets of 256 bits
             // are not guessed, so this only bounds the work.
             enroll: Limit::new(20_000, Duration::from_millis(5)),
-            account: Limit::new(10, Duration::from_secs(6)),
+            account: Attempts::new(10, Duration::from_secs(6)),
         }
     }
 }
@@ -152,7 +155,12 @@ impl Limits {
     /// # Errors
     /// `rate_limited`.
     pub fn take_attempt(&self, email: &str, address: IpAddr) -> Result<(), ApiError> {
-        self.account.take((email, network(address))).map(|_| ()).map_err(ApiError::rate_limited)
+        self.account.take((email, network(address)), Instant::now()).map_err(ApiError::rate_limited)
+    }
+
+    /// The attempt was right and does not count.
+    pub fn give_back_attempt(&self, email: &str, address: IpAddr) {
+        self.account.give_back((email, network(address)));
     }
 }
 

@@ -139,6 +139,7 @@ async fn verify(app: &App, mutation: &Mutation, email: &str, password: Zeroizing
     let right = app.passwords.verify(password, hash).await?;
     match user {
         Some(user) if right => {
+            app.limits.give_back_attempt(&normal, mutation.address());
             mutation.acts(actor_of(&user));
             Ok(user)
         }
