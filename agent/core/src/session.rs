@@ -10,23 +10,22 @@
 
 mod close;
 mod flow;
+mod heartbeats;
 mod links;
 mod renewal;
+mod types;
 mod uploads;
+
+pub use types::{Certificate, Identity, Phase, Start, Status, Tuning};
 
 use crate::clock::{Jump, Now};
 use crate::{
     clock::{JumpDetector, MINUTE, SECOND, ServerClock},
-    command::{Command, LinkId, Reading, State, TransportKind},
+    command::{Command, LinkId, State},
     documents::{Documents, Intervals, revocation_reason},
-    spool::{Entry, Number, Spool, Storage},
+    spool::{Number, Spool, Storage},
 };
-use breeze_proto::{
-    id::DeviceId,
-    limits::MAX_CUSTOM_VALUES,
-    v1::{Heartbeat, HostFacts, NamedValue, RelayFrame, SignedDocument, agent_frame::Body, relay_frame},
-};
-use bytes::Bytes;
+use breeze_proto::v1::{RelayFrame, SignedDocument, agent_frame::Body, relay_frame};
 use links::Links;
 use rand::{RngExt as _, rngs::StdRng};
 use renewal::Renewal;
@@ -41,99 +40,6 @@ const FSYNC_BATCH_US: u64 = 5 * SECOND;
 const MAX_SLEEP_US: u64 = 30 * SECOND;
 /// How often a revoked agent asks whether it still is.
 const REVOKED_ASK_US: u64 = 24 * 60 * MINUTE;
-
-/// Who this is. Does not change while the process lives.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Identity {
-    pub device: DeviceId,
-    /// One installation; made with the state directory.
-    pub instance_nonce: [u8; 16],
-    pub boot_id: [u8; 16],
-    pub agent_version: String,
-    pub host: HostFacts,
-}
-
-/// Periods that tests and load generators change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuning {
-    /// WebSocket starts that long after QUIC, in microseconds.
-    pub head_start_us: u64,
-    /// After a lost connection agents return within that time.
-    pub return_spread_us: u64,
-    /// The most that one waits between attempts.
-    pub backoff_cap_us: u64,
-    /// First probe for QUIC while on WebSocket; doubles up to sixteen times that.
-    pub probe_us: u64,
-    /// Instead of what the server asks for, in milliseconds.
-    pub heartbeat_ms: Option<u32>,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            head_start_us: 1_500_000,
-            return_spread_us: 10 * SECOND,
-            backoff_cap_us: 5 * MINUTE,
-            probe_us: MINUTE,
-            heartbeat_ms: None,
-        }
-    }
-}
-
-/// The device certificate's validity, seconds since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Certificate {
-    pub not_before_s: u64,
-    pub not_after_s: u64,
-}
-
-/// What a session starts from.
-#[derive(Debug, Clone)]
-pub struct Start {
-    pub identity: Identity,
-    pub documents: Documents,
-    /// The proof, if this device was revoked.
-    pub revoked: Option<SignedDocument>,
-    pub certificate: Certificate,
-    pub tuning: Tuning,
-}
-
-/// What the agent is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Waits before the next attempt.
-    Waiting,
-    Connecting,
-    Connected,
-    /// Only renewal is answered: the certificate has expired.
-    RenewOnly,
-    Revoked,
-    Stopped,
-}
-
-/// For `breeze-agent status` and logs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Status {
-    pub phase: Phase,
-    pub relay: Option<String>,
-    pub transport: Option<TransportKind>,
-    /// As the relay sees this device.
-    pub observed_address: String,
-    /// Server time of the last acknowledgement, microseconds; 0: none in this process.
-    pub last_ack_us: u64,
-    pub acknowledged: u64,
-    pub refused: u64,
-    pub spooled: usize,
-    pub spooled_bytes: u64,
-    pub thinned: u64,
-    pub certificate: Certificate,
-    pub renewal_trouble: String,
-    pub heartbeat_interval_ms: u32,
-    /// Why it was revoked.
-    pub revoked_reason: Option<String>,
-    /// What went wrong last, in words; empty while all is well.
-    pub trouble: String,
-}
 
 /// Whether new heartbeats may get numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,11 +232,6 @@ impl<S: Storage> Session<S> {
         self.handle_timeout(now);
     }
 
-    fn wanted_intervals(&self, now: Now) -> Intervals {
-        let asked = self.documents.intervals(self.now_s(now));
-        Intervals { heartbeat_ms: self.tuning.heartbeat_ms.unwrap_or(asked.heartbeat_ms), ..asked }
-    }
-
     fn dispatch(&mut self, link: LinkId, body: relay_frame::Body, now: Now) {
         use relay_frame::Body as Relay;
         match body {
@@ -348,40 +249,6 @@ impl<S: Storage> Session<S> {
             Relay::Held(held) => self.held(link, &held, now),
             Relay::Close(close) => self.told_to_close(link, &close, now),
         }
-    }
-
-    /// The answer to [`Command::Sample`].
-    pub fn handle_reading(&mut self, reading: Reading, now: Now) {
-        self.awaiting_reading = false;
-        if self.revoked.is_some() || self.stopped {
-            return;
-        }
-        let slow = u64::from(self.intervals.heartbeat_ms) * 1000 >= FSYNC_EACH_FROM_US;
-        let entry = self.make_entry(reading, now);
-        // If it goes out at once, giving it its number makes it durable.
-        let key = self.spool.append(&entry, slow && !self.can_number(now));
-        if !slow {
-            self.next_fsync_us.get_or_insert(now.mono_us + FSYNC_BATCH_US);
-        }
-        self.fresh.push_back((key, now.mono_us));
-        if self.fresh.len() > flow::MAX_FRESH {
-            self.fresh.pop_front();
-        }
-        self.pump_with(now, slow);
-        if slow && self.spool.is_unnumbered(key) {
-            self.spool.flush();
-        }
-        self.plan(now);
-    }
-
-    /// A custom metric from the local socket, checked for its name and number; the newest value of each
-    /// name rides with the next heartbeat. `false` if there are too many names.
-    pub fn handle_custom(&mut self, name: &str, value: f64) -> bool {
-        if !self.custom.contains_key(name) && self.custom.len() >= MAX_CUSTOM_VALUES {
-            return false;
-        }
-        self.custom.insert(name.to_owned(), value);
-        true
     }
 
     /// Addresses or routes of the device changed.
@@ -409,7 +276,7 @@ impl<S: Storage> Session<S> {
         self.commands.pop_front()
     }
 
-    // ---- heartbeats and clocks ----
+    // ---- clocks, and what all parts use ----
 
     fn observe_clocks(&mut self, now: Now) {
         match self.jumps.observe(now, self.planned_us) {
@@ -419,71 +286,6 @@ impl<S: Storage> Session<S> {
                 self.numbering = Numbering::AwaitsHeld { until_us: None };
                 self.links_reconnect(now, "the clock jumped");
             }
-        }
-    }
-
-    fn drive_heartbeats(&mut self, now: Now) {
-        let before = self.intervals;
-        self.intervals = self.wanted_intervals(now);
-        if self.revoked.is_some() {
-            self.next_sample_us = now.mono_us;
-            return;
-        }
-        let interval = u64::from(self.intervals.heartbeat_ms) * 1000;
-        if before.heartbeat_ms != self.intervals.heartbeat_ms {
-            self.next_sample_us = self.next_sample_us.min(now.mono_us + interval);
-        }
-        if before.inventory_ms != self.intervals.inventory_ms {
-            self.next_scan_us = self.next_scan_us.min(now.mono_us + u64::from(self.intervals.inventory_ms) * 1000);
-        }
-        if self.next_fsync_us.is_some_and(|at| at <= now.mono_us) {
-            self.next_fsync_us = None;
-            self.spool.flush();
-        }
-        if now.mono_us >= self.next_sample_us && !self.awaiting_reading {
-            let first = self.last_details_us.is_none();
-            let due = self.last_details_us.is_none_or(|at| {
-                now.mono_us.saturating_sub(at) + interval / 2 >= u64::from(self.intervals.detail_ms) * 1000
-            });
-            if due {
-                self.last_details_us = Some(now.mono_us);
-            }
-            self.awaiting_reading = true;
-            self.commands.push_back(Command::Sample { details: due });
-            // The first interval is cut at random, which sets the phase; later ones waver a little.
-            let jittered = if first {
-                self.rng.random_range(interval / 2..=interval)
-            } else {
-                let waver = interval / 20;
-                interval - waver + self.rng.random_range(0..=2 * waver)
-            };
-            self.next_sample_us = now.mono_us + jittered;
-        }
-        if now.mono_us >= self.next_scan_us {
-            self.next_scan_us = now.mono_us + u64::from(self.intervals.inventory_ms) * 1000;
-            self.commands.push_back(Command::ScanInventory);
-        }
-    }
-
-    fn make_entry(&mut self, reading: Reading, now: Now) -> Entry {
-        let mut custom = reading.custom;
-        custom.extend(std::mem::take(&mut self.custom).into_iter().map(|(name, value)| NamedValue { name, value }));
-        custom.truncate(MAX_CUSTOM_VALUES);
-        Entry {
-            heartbeat: Some(Heartbeat {
-                wall_us: now.wall_us,
-                mono_us: now.mono_us,
-                boot_id: Bytes::copy_from_slice(&self.identity.boot_id),
-                scalars: Some(reading.scalars),
-                status: reading.status.into(),
-                last_user: reading.last_user,
-                pending_reboot: reading.pending_reboot,
-                details: reading.details,
-                custom,
-                thinned: self.spool.counters().thinned,
-                ..Heartbeat::default()
-            }),
-            server_us: self.server.estimate(now).unwrap_or(0),
         }
     }
 

@@ -9,129 +9,20 @@
 //! the next one, so that sums hold, and is counted.
 
 mod memory;
-pub use memory::MemoryStorage;
+mod record;
+mod thinning;
 
-use breeze_proto::{
-    limits::MAX_UNACKED_HEARTBEATS,
-    v1::{Heartbeat, Lane},
-};
-use bytes::Bytes;
+pub use memory::MemoryStorage;
+pub use record::{Counters, Entry, Limits, Number, Storage, StorageError};
+
+use breeze_proto::{limits::MAX_UNACKED_HEARTBEATS, v1::Lane};
 use prost::Message as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The key of [`Counters`] in the storage; entries count from 1.
 const COUNTERS_KEY: u64 = 0;
-/// Entries that go in one pass of thinning, at most.
-const THIN_AT_ONCE: usize = 256;
 /// Entries that are held in memory while the disk takes none.
 const MAX_UNSTORED: usize = MAX_UNACKED_HEARTBEATS;
-
-/// The storage failed; the text is for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the spool cannot be {action}: {cause}")]
-pub struct StorageError {
-    pub action: &'static str,
-    pub cause: String,
-}
-
-/// Where the spool's records lie: a small map that survives crashes. A `put` replaces.
-pub trait Storage {
-    /// Calls `visit` with each record that is held, once, in order of key.
-    ///
-    /// # Errors
-    /// [`StorageError`] if nothing can be read; damage in single records is skipped.
-    fn load(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> Result<(), StorageError>;
-    /// Keeps a record; durable after the next [`Storage::commit`].
-    ///
-    /// # Errors
-    /// [`StorageError`], and the record is as it was.
-    fn put(&mut self, key: u64, value: &[u8]) -> Result<(), StorageError>;
-    /// A record's value.
-    ///
-    /// # Errors
-    /// [`StorageError`] if it cannot be read.
-    fn get(&mut self, key: u64) -> Result<Option<Vec<u8>>, StorageError>;
-    /// Forgets a record; may come back after a crash.
-    ///
-    /// # Errors
-    /// [`StorageError`], and the record may still be there.
-    fn remove(&mut self, key: u64) -> Result<(), StorageError>;
-    /// Hands everything to the operating system (survives the process) and, if `durable`, to the
-    /// device (survives a loss of power).
-    ///
-    /// # Errors
-    /// [`StorageError`] if that is not certain.
-    fn commit(&mut self, durable: bool) -> Result<(), StorageError>;
-}
-
-/// Numbers that outlive every heartbeat.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Counters {
-    #[prost(fixed64, tag = "1")]
-    pub incarnation: u64,
-    /// Number of the next heartbeat on the live lane, from 1.
-    #[prost(uint64, tag = "2")]
-    pub next_live: u64,
-    #[prost(uint64, tag = "3")]
-    pub next_backlog: u64,
-    #[prost(uint64, tag = "4")]
-    pub session_counter: u64,
-    /// Heartbeats dropped, ever.
-    #[prost(uint64, tag = "5")]
-    pub thinned: u64,
-    /// Highest inventory revision given.
-    #[prost(uint64, tag = "6")]
-    pub inventory_revision: u64,
-    /// The latest server time heard of: a floor under a clock that lost its battery.
-    #[prost(uint64, tag = "7")]
-    pub server_us: u64,
-    /// The server's time minus the monotonic clock, in the boot below.
-    #[prost(sint64, tag = "8")]
-    pub server_minus_mono_us: i64,
-    #[prost(bytes = "bytes", tag = "9")]
-    pub boot_id: Bytes,
-}
-
-/// What is kept of one heartbeat.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Entry {
-    /// With its boot id, always; `seq` 0 while it has no number.
-    #[prost(message, optional, tag = "1")]
-    pub heartbeat: Option<Heartbeat>,
-    /// The server's time when it was taken, estimated; 0: unknown in that boot.
-    #[prost(uint64, tag = "2")]
-    pub server_us: u64,
-}
-
-/// A heartbeat's identity, below the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number {
-    pub incarnation: u64,
-    /// [`Lane`] as it is encoded.
-    pub lane: i32,
-    pub seq: u64,
-}
-
-impl Number {
-    #[must_use]
-    pub fn of(heartbeat: &Heartbeat) -> Self {
-        Self { incarnation: heartbeat.incarnation, lane: heartbeat.lane, seq: heartbeat.seq }
-    }
-}
-
-/// How much is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    pub entries: usize,
-    pub bytes: u64,
-}
-
-impl Default for Limits {
-    /// Two weeks at one heartbeat a minute.
-    fn default() -> Self {
-        Self { entries: 20_000, bytes: 24 * 1024 * 1024 }
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -365,60 +256,6 @@ impl<S: Storage> Spool<S> {
         self.commit(true);
     }
 
-    fn make_room(&mut self, incoming: u64) {
-        while self.len() + 1 > self.limits.entries || self.bytes + incoming > self.limits.bytes {
-            if self.thin() == 0 {
-                break;
-            }
-        }
-    }
-
-    /// Makes the older part coarser; how many went.
-    fn thin(&mut self) -> usize {
-        let mut dropped = 0;
-        for (victim, heir) in self.victims() {
-            let merged = heir.and_then(|heir| Some((heir, merge(&self.read(victim)?, self.read(heir)?))));
-            if let Some((heir, entry)) = merged {
-                let value = entry.encode_to_vec();
-                let before = self.unnumbered.insert(heir, value.len() as u32).unwrap_or(0);
-                self.bytes = self.bytes + value.len() as u64 - u64::from(before);
-                self.store(heir, value);
-            }
-            if let Some(bytes) = self.unnumbered.remove(&victim) {
-                self.bytes -= u64::from(bytes);
-            }
-            self.forget(victim);
-            dropped += 1;
-        }
-        self.counters.thinned += dropped as u64;
-        self.write_counters();
-        self.commit(false);
-        dropped
-    }
-
-    /// Which go, each with the next one, which takes its sums over: those whose going leaves the shortest
-    /// spans, the oldest of them first, so that what is left lies evenly. Keys count heartbeats, so their
-    /// distance is the span in intervals. The newest quarter stays as it is.
-    fn victims(&self) -> Vec<(u64, Option<u64>)> {
-        let older = (self.unnumbered.len() * 3 / 4).max(1);
-        let keys: Vec<u64> = self.unnumbered.keys().copied().take(older).collect();
-        if let [only] = keys.as_slice() {
-            return vec![(*only, self.unnumbered.keys().copied().find(|key| key > only))];
-        }
-        let before = |at: usize| if at == 0 { keys[0].saturating_sub(1) } else { keys[at - 1] };
-        let mut spans: Vec<(u64, usize)> =
-            (0..keys.len().saturating_sub(1)).map(|at| (keys[at + 1] - before(at), at)).collect();
-        spans.sort_unstable();
-        let mut chosen = BTreeSet::new();
-        for (_, at) in spans {
-            let apart = !chosen.contains(&(at + 1)) && (at == 0 || !chosen.contains(&(at - 1)));
-            if apart && chosen.len() < (keys.len() / 8).clamp(1, THIN_AT_ONCE) {
-                chosen.insert(at);
-            }
-        }
-        chosen.into_iter().map(|at| (keys[at], Some(keys[at + 1]))).collect()
-    }
-
     fn read(&mut self, key: u64) -> Option<Entry> {
         if let Some(value) = self.unstored.get(&key) {
             return Entry::decode(value.as_slice()).ok();
@@ -509,21 +346,4 @@ impl<S: Storage> Spool<S> {
 
 fn next_of(counters: &mut Counters, lane: i32) -> &mut u64 {
     if lane == Lane::Live as i32 { &mut counters.next_live } else { &mut counters.next_backlog }
-}
-
-/// The heir with what the victim counted.
-fn merge(victim: &Entry, mut heir: Entry) -> Entry {
-    if let (Some(from), Some(into)) = (&victim.heartbeat, &mut heir.heartbeat) {
-        if let (Some(from), Some(into)) = (&from.scalars, &mut into.scalars) {
-            into.net_in_bytes = into.net_in_bytes.saturating_add(from.net_in_bytes);
-            into.net_out_bytes = into.net_out_bytes.saturating_add(from.net_out_bytes);
-        }
-        if into.details.is_empty() {
-            into.details.clone_from(&from.details);
-        }
-        if into.custom.is_empty() {
-            into.custom.clone_from(&from.custom);
-        }
-    }
-    heir
 }

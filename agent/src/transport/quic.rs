@@ -7,10 +7,13 @@ use breeze_proto::{
     limits::{IDLE_TIMEOUT, KEEP_ALIVE},
     v1::Relay,
 };
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, TransportConfig, VarInt,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -18,6 +21,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 const MAX_ADDRESSES: usize = 4;
 /// Streams that the relay may open; each allowed one costs memory.
 const MAX_STREAMS: u32 = 4;
+/// The relay may leave that many packets unacknowledged, for that long.
+const ACK_THRESHOLD: u32 = 8;
+const ACK_DELAY: Duration = Duration::from_millis(400);
 
 pub(super) async fn run(
     dialer: &Dialer,
@@ -51,6 +57,10 @@ pub(super) fn client_config(dialer: &Dialer, relay_id: &str) -> anyhow::Result<C
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().context("idle timeout")?));
+    // A heartbeat's acknowledgement comes within the relay's window: QUIC's own can ride on it.
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD)).max_ack_delay(Some(ACK_DELAY));
+    transport.ack_frequency_config(Some(acks));
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport));
     Ok(config)

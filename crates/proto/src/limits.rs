@@ -52,8 +52,9 @@ pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 pub const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3600);
 /// Per-core, per-disk and per-interface series.
 pub const DEFAULT_DETAIL_INTERVAL: Duration = Duration::from_secs(300);
-/// QUIC keep-alive by the agent; one between two heartbeats keeps a NAT's binding.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// QUIC keep-alive by the agent. Just above half of the plan's heartbeat period: one between two
+/// heartbeats keeps a NAT's binding, a second one would cost a tenth of what an idle agent sends.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(31);
 /// Silence after which a connection is dead.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a role tells its state on `status.*`.

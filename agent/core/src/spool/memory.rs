@@ -2,7 +2,7 @@
 //! of the disk, lose what was not made durable, and be full.
 
 use super::{Storage, StorageError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Records in memory.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +10,8 @@ pub struct MemoryStorage {
     records: BTreeMap<u64, Vec<u8>>,
     /// What a loss of power would leave.
     durable: Option<BTreeMap<u64, Vec<u8>>>,
+    /// Keys that changed since it was made so.
+    changed: BTreeSet<u64>,
     full: bool,
 }
 
@@ -24,7 +26,14 @@ impl MemoryStorage {
     #[must_use]
     pub fn after_power_loss(&self) -> Self {
         let records = self.durable.clone().unwrap_or_else(|| self.records.clone());
-        Self { durable: self.durable.is_some().then(|| records.clone()), records, full: false }
+        let durable = self.durable.is_some().then(|| records.clone());
+        Self { durable, records, changed: BTreeSet::new(), full: self.full }
+    }
+
+    fn note(&mut self, key: u64) {
+        if self.durable.is_some() {
+            self.changed.insert(key);
+        }
     }
 
     /// While full, every write fails.
@@ -46,6 +55,7 @@ impl Storage for MemoryStorage {
             return Err(StorageError { action: "written", cause: "no space left".into() });
         }
         self.records.insert(key, value.to_vec());
+        self.note(key);
         Ok(())
     }
 
@@ -58,12 +68,21 @@ impl Storage for MemoryStorage {
             return Err(StorageError { action: "written", cause: "no space left".into() });
         }
         self.records.remove(&key);
+        self.note(key);
         Ok(())
     }
 
     fn commit(&mut self, durable: bool) -> Result<(), StorageError> {
-        if durable && let Some(kept) = &mut self.durable {
-            kept.clone_from(&self.records);
+        if durable {
+            let changed = std::mem::take(&mut self.changed);
+            if let Some(kept) = &mut self.durable {
+                for key in changed {
+                    match self.records.get(&key) {
+                        Some(value) => kept.insert(key, value.clone()),
+                        None => kept.remove(&key),
+                    };
+                }
+            }
         }
         Ok(())
     }

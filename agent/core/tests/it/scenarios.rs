@@ -14,10 +14,8 @@ fn status(world: &World) -> breeze_agent_core::Status {
 fn connects(world: &World, kind: TransportKind) -> Vec<u64> {
     let attempts = world.commands_seen.iter();
     attempts
-        .filter_map(|(at, command)| match command {
-            Command::Connect { transport, .. } if *transport == kind => Some(*at),
-            _ => None,
-        })
+        .filter(|(_, command)| matches!(command, Command::Connect { transport, .. } if *transport == kind))
+        .map(|(at, _)| *at)
         .collect()
 }
 

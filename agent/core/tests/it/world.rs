@@ -396,26 +396,26 @@ impl World {
         match command {
             Command::Connect { link, relay, transport } => {
                 let relay = RELAYS.iter().position(|id| *id == relay.id).expect("a known relay");
-                self.to_relay(base + link, relay, Packet::Knock { link: base + link, transport });
+                self.send_to_relay(base + link, relay, Packet::Knock { link: base + link, transport });
             }
             Command::Send { link, frame } => {
                 let link = base + link;
                 if let Some(relay) = self.links.get(&link).map(|state| state.relay) {
-                    self.to_relay(link, relay, Packet::Said { link, frame });
+                    self.send_to_relay(link, relay, Packet::Said { link, frame });
                 }
             }
             Command::Upload { link, transfer } => {
                 let link = base + link;
                 if let Some(relay) = self.links.get(&link).map(|state| state.relay) {
                     let packet = Packet::Upload { link, transfer: transfer.id, content: transfer.content };
-                    self.to_relay(link, relay, packet);
+                    self.send_to_relay(link, relay, packet);
                 }
             }
             Command::Close { link, .. } => {
                 let link = base + link;
                 // What was sent before still arrives.
                 if let Some(relay) = self.links.get(&link).map(|state| state.relay) {
-                    self.to_relay(link, relay, Packet::Ended { link });
+                    self.send_to_relay(link, relay, Packet::Ended { link });
                 }
             }
             Command::Rebind { .. } => {}
@@ -453,13 +453,13 @@ impl World {
         self.act(|agent, now| agent.handle_inventory_built(request, Some((content, hash)), now));
     }
 
-    fn to_relay(&mut self, link: LinkId, relay: usize, packet: Packet) {
+    fn send_to_relay(&mut self, link: LinkId, relay: usize, packet: Packet) {
         self.net.send_ordered(2 * link, DEVICE, node(relay), packet);
         // Known from the first packet on, so that it can be broken.
         self.links.entry(link).or_insert(RelayLink { relay, transport: TransportKind::Quic, hello: None, unacked: 0 });
     }
 
-    fn to_device(&mut self, link: LinkId, answer: Answer) {
+    fn send_to_device(&mut self, link: LinkId, answer: Answer) {
         let Some(relay) = self.links.get(&link).map(|state| state.relay) else { return };
         let frame = RelayFrame { body: Some(answer) };
         self.net.send_ordered(2 * link + 1, node(relay), DEVICE, Packet::Answer { link, frame });
@@ -510,7 +510,7 @@ impl World {
             Said::Heartbeats(batch) => self.took(link, batch),
             Said::Ping(ping) => {
                 let server_wall_us = self.server_us();
-                self.to_device(link, Answer::Pong(Pong { token: ping.token, server_wall_us }));
+                self.send_to_device(link, Answer::Pong(Pong { token: ping.token, server_wall_us }));
             }
             Said::Upload(_) | Said::Pong(_) | Said::RenewBegin(_) | Said::RenewProof(_) | Said::Goodbye(_) => {}
         }
@@ -521,7 +521,7 @@ impl World {
         let transport = self.links[&link].transport;
         self.hellos.push((self.now_us(), hello.clone(), relay, transport));
         if let Some(close) = self.close_with.clone() {
-            return self.to_device(link, Answer::Close(close));
+            return self.send_to_device(link, Answer::Close(close));
         }
         let older: Vec<(LinkId, u64)> = self
             .links
@@ -531,10 +531,10 @@ impl World {
             .collect();
         let refuse = |reason: CloseReason| Answer::Close(Close { reason: reason.into(), ..Close::default() });
         if older.iter().any(|(_, counter)| *counter >= hello.session_counter) {
-            return self.to_device(link, refuse(CloseReason::StaleSession));
+            return self.send_to_device(link, refuse(CloseReason::StaleSession));
         }
         for (id, _) in older {
-            self.to_device(id, refuse(CloseReason::Replaced));
+            self.send_to_device(id, refuse(CloseReason::Replaced));
         }
         if let Some(state) = self.links.get_mut(&link) {
             state.hello = Some(hello);
@@ -542,13 +542,13 @@ impl World {
         let server_wall_us = self.server_us();
         let welcome =
             Welcome { session_epoch: 1, server_wall_us, relay_id: RELAYS[relay].into(), ..Welcome::default() };
-        self.to_device(link, Answer::Welcome(welcome));
+        self.send_to_device(link, Answer::Welcome(welcome));
         for document in self.documents.clone() {
-            self.to_device(link, Answer::Document(document));
+            self.send_to_device(link, Answer::Document(document));
         }
         if !self.troubles.held_lost {
             let held = self.held();
-            self.to_device(link, Answer::Held(held));
+            self.send_to_device(link, Answer::Held(held));
         }
     }
 
@@ -592,7 +592,7 @@ impl World {
         if let Some(state) = self.links.get_mut(&link) {
             state.unacked -= stored.len();
         }
-        self.to_device(link, Answer::Ack(Ack { stored, refused: Vec::new() }));
+        self.send_to_device(link, Answer::Ack(Ack { stored, refused: Vec::new() }));
     }
 
     fn store(&mut self, hello: &Hello, clock: &FrameClock, heartbeat: &Heartbeat) -> Number {
@@ -630,14 +630,14 @@ impl World {
         let refused = self.troubles.uploads_refused;
         let result = if refused { UploadResult::TryLater } else { UploadResult::Stored };
         let transfer_id = Bytes::copy_from_slice(&transfer);
-        self.to_device(link, Answer::UploadAck(UploadAck { transfer_id, result: result.into() }));
+        self.send_to_device(link, Answer::UploadAck(UploadAck { transfer_id, result: result.into() }));
         if refused {
             return;
         }
         let section = InventorySection::Hardware.into();
         self.region.inventory.insert(section, content.clone());
         let inventory = vec![InventoryHash { section, hash: content }];
-        self.to_device(link, Answer::Held(Held { inventory, ..Held::default() }));
+        self.send_to_device(link, Answer::Held(Held { inventory, ..Held::default() }));
     }
 
     /// Somebody looks at the device: it is asked to report every second for a while.
@@ -657,7 +657,7 @@ impl World {
         let links: Vec<LinkId> =
             self.links.iter().filter(|(_, state)| state.hello.is_some()).map(|(id, _)| *id).collect();
         for link in links {
-            self.to_device(link, answer.clone());
+            self.send_to_device(link, answer.clone());
         }
     }
 
