@@ -32,5 +32,7 @@ pub use parser::parse;
 pub const MAX_FILTER_BYTES: usize = 4096;
 /// Deepest nesting of parentheses and `not`.
 pub const MAX_DEPTH: usize = 32;
-/// Most tests and words in one filter, a list's values included.
-pub const MAX_TERMS: usize = 512;
+/// Most tests and words in one filter: what asking one device may cost.
+pub const MAX_TESTS: usize = 64;
+/// Most values in all lists of one filter.
+pub const MAX_VALUES: usize = 512;

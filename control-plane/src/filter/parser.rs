@@ -1,7 +1,7 @@
 //! Tokens to a typed expression, by recursive descent of bounded depth.
 
 use super::{
-    MAX_DEPTH, MAX_TERMS,
+    MAX_DEPTH, MAX_TESTS, MAX_VALUES,
     ast::{Expr, Order, Test, Value},
     error::{FilterError, nearest},
     fields::{FIELDS, Field, FieldInfo, Kind},
@@ -14,7 +14,7 @@ use super::{
 /// # Errors
 /// [`FilterError`] names the place and what was expected there.
 pub fn parse(text: &str) -> Result<Option<Expr>, FilterError> {
-    let mut parser = Parser { text, tokens: tokens(text)?, at: 0, depth: 0, terms: 0 };
+    let mut parser = Parser { text, tokens: tokens(text)?, at: 0, depth: 0, tests: 0, values: 0 };
     if parser.tokens.is_empty() {
         return Ok(None);
     }
@@ -30,7 +30,8 @@ struct Parser<'a> {
     tokens: Vec<Spanned>,
     at: usize,
     depth: usize,
-    terms: usize,
+    tests: usize,
+    values: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -101,16 +102,11 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn count(&mut self) -> Result<(), FilterError> {
-        self.terms += 1;
-        if self.terms > MAX_TERMS {
-            return Err(self.unexpected(&format!("at most {MAX_TERMS} tests and values")));
-        }
-        Ok(())
-    }
-
     fn test(&mut self) -> Result<Expr, FilterError> {
-        self.count()?;
+        self.tests += 1;
+        if self.tests > MAX_TESTS {
+            return Err(self.unexpected(&format!("at most {MAX_TESTS} tests and words")));
+        }
         let begin = self.at;
         let word = match self.next() {
             Some(Token::Quoted(text)) => return Ok(Expr::Words(text)),
@@ -191,7 +187,10 @@ impl<'a> Parser<'a> {
         self.take(&Token::Open);
         let mut values = vec![self.value(field)?];
         while self.take(&Token::Comma) {
-            self.count()?;
+            self.values += 1;
+            if self.values > MAX_VALUES {
+                return Err(self.unexpected(&format!("at most {MAX_VALUES} values in lists")));
+            }
             values.push(self.value(field)?);
         }
         if self.take(&Token::Close) { Ok(values) } else { Err(self.unexpected("`,` or `)`")) }

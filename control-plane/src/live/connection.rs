@@ -56,6 +56,9 @@ const PING: Duration = Duration::from_secs(20);
 /// A client that was silent for longer, pongs included, is gone.
 const SILENCE: Duration = Duration::from_secs(65);
 
+/// A connection ends after this long: a new ticket brings what the caller may see by then.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
 /// A close code of ours: the session was ended or has expired.
 pub const CLOSE_SESSION_ENDED: u16 = 4401;
 const CLOSE_GOING_AWAY: u16 = 1001;
@@ -117,6 +120,8 @@ enum End {
     /// By the client, or the network.
     Gone,
     ShuttingDown,
+    /// It has lived for [`LIFETIME`].
+    Renewal,
     SessionEnded,
     TooSlow,
     TooMuch,
@@ -127,6 +132,7 @@ impl End {
         match self {
             Self::Gone => None,
             Self::ShuttingDown => Some((CLOSE_GOING_AWAY, "the server is stopping; connect again")),
+            Self::Renewal => Some((CLOSE_GOING_AWAY, "connect again with a new ticket")),
             Self::SessionEnded => Some((CLOSE_SESSION_ENDED, "the session has ended; sign in again")),
             Self::TooSlow => Some((CLOSE_POLICY, "messages were not read in time")),
             Self::TooMuch => Some((CLOSE_POLICY, "too many requests at once")),
@@ -150,6 +156,7 @@ pub async fn serve(app: App, principal: Arc<Principal>, socket: WebSocket, _plac
         told: BTreeMap::new(),
         ticks: 0,
         heard: Instant::now(),
+        opened: Instant::now(),
     };
     let stop = app.live.stop.clone();
     let writer = Writer { app, principal, queue, changed };
@@ -180,6 +187,7 @@ struct Reader {
     told: BTreeMap<DeviceId, u64>,
     ticks: u64,
     heard: Instant,
+    opened: Instant,
 }
 
 impl Reader {
@@ -288,6 +296,9 @@ impl Reader {
         let slow = self.ticks.is_multiple_of(SLOW_TICKS);
         if self.heard.elapsed() > SILENCE {
             return Some(End::Gone);
+        }
+        if self.opened.elapsed() > LIFETIME {
+            return Some(End::Renewal);
         }
         if slow && self.session_is_over().await {
             return Some(End::SessionEnded);

@@ -84,7 +84,11 @@ fn depth_length_and_terms_are_bounded() {
     assert!(parse(&nested(MAX_DEPTH + 1)).expect_err("too deep").to_string().contains("levels"));
     assert!(parse(&"not ".repeat(1000)).expect_err("too deep").to_string().contains("levels"));
     assert!(parse(&"a".repeat(5000)).expect_err("too long").to_string().contains("4096"));
-    assert!(parse(&"a ".repeat(600)).expect_err("too many").to_string().contains("512"));
+    assert!(parse(&"a ".repeat(64)).is_ok());
+    assert!(parse(&"a ".repeat(65)).expect_err("too many").to_string().contains("64 tests"));
+    let list = |values: usize| format!("tag in (a{})", ",a".repeat(values));
+    assert!(parse(&list(512)).is_ok());
+    assert!(parse(&list(513)).expect_err("too many").to_string().contains("512 values"));
 }
 
 #[test]
