@@ -70,16 +70,13 @@ pub struct DeviceSummary {
     pub model: Option<String>,
 }
 
-/// What of a device changes with its heartbeats.
+/// What of a device changes with each heartbeat. A change of status or health is told with the whole
+/// device.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DeviceFigures {
     #[schema(value_type = Uuid)]
     pub id: DeviceId,
-    #[schema(value_type = DeviceStatus)]
-    pub status: &'static str,
     pub last_seen_at: Option<Timestamp>,
-    #[schema(value_type = Option<DeviceHealth>)]
-    pub health: Option<&'static str>,
     pub last_user: Option<String>,
     pub cpu_percent: Option<f64>,
     pub ram_percent: Option<f64>,
@@ -91,9 +88,7 @@ impl From<DeviceSummary> for DeviceFigures {
     fn from(device: DeviceSummary) -> Self {
         Self {
             id: device.id,
-            status: device.status,
             last_seen_at: device.last_seen_at,
-            health: device.health,
             last_user: device.last_user,
             cpu_percent: device.cpu_percent,
             ram_percent: device.ram_percent,
