@@ -61,12 +61,13 @@ export function ScopeSwitcher({ narrow, onGo }: { narrow: boolean; onGo?: () => 
             {!narrow && (
               <>
                 <span className="min-w-0 flex-1 leading-tight">
-                  <span className="block truncate text-2xs text-faint">{session.partner.name}</span>
                   <span className="block truncate text-sm font-semibold">
                     {session.organization.name}
-                    {site !== undefined && site !== session.organization.name && (
-                      <span className="font-normal text-muted"> › {site}</span>
-                    )}
+                  </span>
+                  <span className="block truncate text-2xs text-muted">
+                    {session.partner.name !== session.organization.name &&
+                      `${session.partner.name} · `}
+                    {site ?? "All sites"}
                   </span>
                 </span>
                 <ChevronsUpDown size={14} className="shrink-0 text-faint" aria-hidden />

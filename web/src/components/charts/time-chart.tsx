@@ -95,11 +95,15 @@ export function TimeChart(props: TimeChartProps) {
       className="min-w-0"
       aria-label={`${props.title}: ${series.map((one, s) => `${one.label} ${withUnit(value(s), unit)}`).join(", ")}`}
     >
-      <figcaption className="flex min-h-5 flex-wrap items-center justify-between gap-x-3 px-1">
-        <span className="text-sm font-medium">{props.title}</span>
-        <span className="flex flex-wrap items-center gap-x-3 text-xs leading-5 tabular">
+      {/* One line whatever is under the crosshair: a caption that grows would move the graph. */}
+      <figcaption className="flex h-5 items-center justify-between gap-x-3 px-1 whitespace-nowrap">
+        <span className="shrink-0 text-sm font-medium">{props.title}</span>
+        <span className="flex min-w-0 items-center justify-end gap-x-3 overflow-hidden text-xs leading-5 tabular">
+          {at !== null && (
+            <span className="truncate text-faint">{graphTime(at * 1000, stepS)}</span>
+          )}
           {series.map((one, s) => (
-            <span key={one.name} className="inline-flex items-center gap-1.5">
+            <span key={one.name} className="inline-flex shrink-0 items-center gap-1.5">
               <span
                 className="h-0.5 w-2.5 rounded"
                 style={{ background: `var(${colorOf(s)})` }}
@@ -107,14 +111,13 @@ export function TimeChart(props: TimeChartProps) {
               />
               {series.length > 1 && <span className="text-muted">{one.label}</span>}
               <span className="font-medium">{withUnit(value(s), unit)}</span>
-              {band && index !== null && value(s, 1) != null && (
-                <span className="text-faint">
+              {band && series.length === 1 && index !== null && value(s, 1) != null && (
+                <span className="text-faint max-sm:hidden">
                   {withUnit(value(s, 1), unit)} to {withUnit(value(s, 2), unit)}
                 </span>
               )}
             </span>
           ))}
-          {at !== null && <span className="text-faint">{graphTime(at * 1000, stepS)}</span>}
         </span>
       </figcaption>
       <div className="relative" style={{ height }}>

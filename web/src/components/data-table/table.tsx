@@ -37,6 +37,8 @@ interface DataTableProps<T> {
   /** One row on a phone. */
   compact: (row: T) => ReactNode;
   empty?: ReactNode;
+  /** Names what is listed: the place in it is kept for coming back, and left when it changes. */
+  placeKey?: string;
   /** Grows with its rows instead of scrolling by itself. */
   auto?: boolean;
 }
@@ -54,13 +56,58 @@ function useWidth(ref: React.RefObject<HTMLElement | null>): number | null {
   return width;
 }
 
+interface Place {
+  top: number;
+  active: number | null;
+}
+const PLACES_MAX = 20;
+const places = new Map<string, Place>();
+
+function keepPlace(key: string, place: Place) {
+  places.delete(key);
+  places.set(key, place);
+  const [oldest] = places.keys();
+  if (places.size > PLACES_MAX && oldest !== undefined) places.delete(oldest);
+}
+
+/** The active row and the scrolled distance, as they were when this list was left. */
+function usePlace(scroller: React.RefObject<HTMLDivElement | null>, key = "", ready = true) {
+  const [state, setState] = useState(() => ({ key, active: places.get(key)?.active ?? null }));
+  const active = state.key === key ? state.active : null;
+  const latest = useRef(active);
+  const restored = useRef<string | null>(null);
+  useEffect(() => {
+    latest.current = active;
+  });
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element === null || !ready || key === "" || restored.current === key) return;
+    const first = restored.current === null;
+    restored.current = key;
+    element.scrollTop = first ? (places.get(key)?.top ?? 0) : 0;
+  }, [key, ready, scroller]);
+  useEffect(() => {
+    const element = scroller.current;
+    if (element === null || key === "") return;
+    const keep = () => keepPlace(key, { top: element.scrollTop, active: latest.current });
+    element.addEventListener("scroll", keep, { passive: true });
+    return () => {
+      element.removeEventListener("scroll", keep);
+      const top = places.get(key)?.top ?? 0;
+      keepPlace(key, { top, active: latest.current });
+    };
+  }, [key, scroller]);
+  const setActive = (next: number) => setState({ key, active: next });
+  return { active, setActive };
+}
+
 export function DataTable<T>(props: DataTableProps<T>) {
   const { columns, rows, rowId, total, selection, loading, onReach, onOpen, onPeek } = props;
   const scroller = useRef<HTMLDivElement>(null);
   const width = useWidth(scroller);
   const compact = width !== null && width < COMPACT_BELOW_PX;
   const [prefs, setPrefs] = useTablePrefs(props.name);
-  const [active, setActive] = useState<number | null>(null);
+  const { active, setActive } = usePlace(scroller, props.placeKey, rows.length > 0);
   const visibility = useMemo(() => visibilityOf(columns, prefs), [columns, prefs]);
 
   const table = useReactTable({

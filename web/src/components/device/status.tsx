@@ -60,7 +60,7 @@ export function HealthBadge({ health }: { health: DeviceHealth | null | undefine
 
 export function Tag({ children, onRemove }: { children: string; onRemove?: () => void }) {
   return (
-    <span className="inline-flex h-5 max-w-44 items-center gap-1 rounded border border-line bg-surface-2 px-1.5 text-xs">
+    <span className="inline-flex h-5 max-w-44 min-w-0 items-center gap-1 rounded border border-line bg-surface-2 px-1.5 text-xs">
       <span className="truncate">{children}</span>
       {onRemove !== undefined && (
         <button

@@ -51,7 +51,10 @@ export function Panel({
 }) {
   return (
     <section
-      className={cn("relative min-w-0 overflow-hidden rounded-lg border border-line bg-surface", className)}
+      className={cn(
+        "relative min-w-0 overflow-hidden rounded-lg border border-line bg-surface",
+        className,
+      )}
     >
       {title !== undefined && (
         <div className="flex min-h-11 items-center justify-between gap-3 px-4 pt-2.5 pb-1.5">

@@ -87,7 +87,7 @@ export function operationsOf(document: Document): Operation[] {
           method: method.toUpperCase(),
           path,
           group: raw.tags?.[0] ?? "Other",
-          summary: raw.summary ?? raw.operationId ?? path,
+          summary: (raw.summary ?? raw.operationId ?? path).replace(/\.$/, ""),
           description: raw.description ?? "",
           open: raw.security === undefined || raw.security.length === 0,
           parameters: raw.parameters ?? [],

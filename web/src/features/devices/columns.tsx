@@ -6,7 +6,7 @@ import type { Column } from "@/components/data-table/types";
 import { RelativeTime } from "@/components/ui/time";
 import { Tooltip } from "@/components/ui/tooltip";
 import type { DeviceSummary } from "@/lib/api/types";
-import { deviceName, HEALTH_LABEL, osLabel, STATUS_LABEL } from "@/lib/format/labels";
+import { deviceName, HEALTH_LABEL, STATUS_LABEL, systemName } from "@/lib/format/labels";
 import { count, gib, NONE } from "@/lib/format/numbers";
 import { duration } from "@/lib/format/time";
 
@@ -70,12 +70,19 @@ function NameCell({ device }: { device: DeviceSummary }) {
   );
 }
 
+const TAGS_SHOWN = 2;
+
 function TagsCell({ tags }: { tags: readonly string[] }) {
   return (
     <span className="flex items-center gap-1 overflow-hidden">
-      {tags.map((tag) => (
+      {tags.slice(0, TAGS_SHOWN).map((tag) => (
         <Tag key={tag}>{tag}</Tag>
       ))}
+      {tags.length > TAGS_SHOWN && (
+        <Tooltip content={tags.slice(TAGS_SHOWN).join(", ")}>
+          <span className="shrink-0 text-xs text-muted">+{tags.length - TAGS_SHOWN}</span>
+        </Tooltip>
+      )}
     </span>
   );
 }
@@ -104,12 +111,8 @@ export const DEVICE_COLUMNS: Column<DeviceSummary>[] = [
     "os_type",
     "System",
     165,
-    (d) => (
-      <span>
-        {osLabel(d.os_type)} <span className="text-muted">{d.os_version}</span>
-      </span>
-    ),
-    (d) => `${osLabel(d.os_type)} ${d.os_version}`,
+    (d) => <span>{systemName(d)}</span>,
+    (d) => systemName(d),
     sortable,
   ),
   column(
@@ -301,7 +304,7 @@ export function DeviceLine({ device }: { device: DeviceSummary }) {
         <StatusBadge device={device} className="shrink-0 text-sm" />
       </span>
       <span className="truncate text-sm text-muted">
-        {osLabel(device.os_type)} {device.os_version} · {device.site.name}
+        {systemName(device)} · {device.site.name}
         {device.cpu_percent != null && ` · CPU ${Math.round(device.cpu_percent)} %`}
       </span>
     </Link>

@@ -17,9 +17,10 @@ export interface DeviceQuery {
   sort: string;
 }
 
-export const PAGE_SIZE = 100;
-/** The most the server gives at once; used where a whole list is walked. */
-export const PAGE_MAX = 500;
+/** The first page answers at once; the ones after it are read by somebody who scrolls. */
+const FIRST_PAGE = 100;
+/** The most the server gives at once. */
+const PAGE_MAX = 500;
 
 function parameters(query: DeviceQuery) {
   return {
@@ -38,7 +39,7 @@ export function devicesQuery(query: DeviceQuery) {
           params: {
             query: {
               ...parameters(query),
-              limit: PAGE_SIZE,
+              limit: pageParam === null ? FIRST_PAGE : PAGE_MAX,
               ...(pageParam === null ? {} : { cursor: pageParam }),
             },
           },
@@ -48,6 +49,8 @@ export function devicesQuery(query: DeviceQuery) {
     initialPageParam: null as string | null,
     getNextPageParam: (page) => page.next_cursor ?? null,
     placeholderData: (previous) => previous,
+    // The live connection keeps it fresh; walking all loaded pages again would be waste.
+    staleTime: 60_000,
   });
 }
 

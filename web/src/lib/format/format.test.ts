@@ -10,7 +10,7 @@ import {
   withUnit,
 } from "@/lib/format/numbers";
 import { duration, exact, graphTime, relative } from "@/lib/format/time";
-import { deviceName, humanize, osLabel } from "@/lib/format/labels";
+import { deviceName, humanize, known, osLabel, scopeName, systemName } from "@/lib/format/labels";
 
 describe("numbers", () => {
   it.each([
@@ -108,6 +108,14 @@ describe("labels", () => {
     expect(osLabel("macos")).toBe("macOS");
     expect(osLabel("plan9")).toBe("plan9");
     expect(humanize("enrollment_key.create")).toBe("Enrollment key create");
+    expect(systemName({ os_type: "linux", os_version: "Debian GNU/Linux 12 (bookworm)" })).toBe(
+      "Debian 12 (bookworm)",
+    );
+    expect(systemName({ os_type: "linux", os_version: "6.1" })).toBe("Linux 6.1");
+    expect(systemName({ os_type: "windows", os_version: "11 Pro" })).toBe("Windows 11 Pro");
+    expect(scopeName("A", "B")).toBe("A › B");
+    expect(scopeName("A", "A")).toBe("A");
+    expect(known("")).toBe("–");
     expect(deviceName({ display_name: null, hostname: "web-1" })).toBe("web-1");
     expect(deviceName({ display_name: "Till 4", hostname: "web-1" })).toBe("Till 4");
   });

@@ -21,6 +21,19 @@ export function osLabel(os: string): string {
   return OS[os] ?? os;
 }
 
+/** The system in words: `Debian 12 (bookworm)`, `Windows Server 2022`. Linux says its name itself. */
+export function systemName(device: { os_type: string; os_version: string }): string {
+  const { os_type, os_version } = device;
+  if (os_type === "linux" && /^[A-Za-z]/.test(os_version))
+    return os_version.replace(" GNU/Linux", "");
+  return `${osLabel(os_type)} ${os_version}`.trim();
+}
+
+/** `Northwind IT › City Hospital`; once, where both have the same name. */
+export function scopeName(partner: string, organization: string): string {
+  return partner === organization ? organization : `${partner} › ${organization}`;
+}
+
 /** A text that was reported, or a dash: an agent that does not know sends an empty one. */
 export function known(text: string | null | undefined): string {
   return text === null || text === undefined || text === "" ? "–" : text;

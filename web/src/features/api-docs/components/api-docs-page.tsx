@@ -11,6 +11,7 @@ import { Method, OperationView } from "@/features/api-docs/components/operation-
 import { operationsOf, type Document, type Operation } from "@/features/api-docs/openapi";
 import { problemFrom } from "@/lib/api/problem";
 import { cn } from "@/lib/cn";
+import { humanize } from "@/lib/format/labels";
 
 const DOCUMENT_URL = "/api/v1/openapi.json";
 
@@ -105,7 +106,7 @@ export function ApiDocsPage(): ReactNode {
               Array.from({ length: 12 }, (_, i) => <Skeleton key={i} className="my-2 h-4" />)}
             {grouped(shown).map(([group, operations]) => (
               <section key={group}>
-                <h2 className="px-2 pt-2.5 pb-1 text-xs text-faint">{group}</h2>
+                <h2 className="px-2 pt-2.5 pb-1 text-xs text-faint">{humanize(group)}</h2>
                 {operations.map((operation) => (
                   <Link
                     key={operation.id}

@@ -2,6 +2,7 @@
 import { Lock, LockOpen } from "lucide-react";
 import { CopyButton } from "@/components/ui/copy";
 import { Panel } from "@/components/ui/panel";
+import { Prose } from "@/features/api-docs/components/prose";
 import { SchemaView } from "@/features/api-docs/components/schema-view";
 import {
   curlOf,
@@ -51,7 +52,9 @@ export function OperationView({
           {operation.path}
         </p>
         {operation.description !== "" && operation.description !== operation.summary && (
-          <p className="mt-3 text-sm whitespace-pre-line text-muted">{operation.description}</p>
+          <p className="mt-3 text-sm whitespace-pre-line text-muted">
+            <Prose text={operation.description} />
+          </p>
         )}
         <p className="mt-3 flex items-center gap-1.5 text-xs text-muted">
           {operation.open ? <LockOpen size={13} aria-hidden /> : <Lock size={13} aria-hidden />}
@@ -73,7 +76,9 @@ export function OperationView({
           title={`Answer ${response.status === "default" ? "otherwise" : response.status}`}
         >
           {response.description !== "" && (
-            <p className="mb-2 text-sm text-muted">{response.description}</p>
+            <p className="mb-2 text-sm text-muted">
+              <Prose text={response.description} />
+            </p>
           )}
           {response.body !== undefined && <BodyView document={document} body={response.body} />}
         </Panel>
@@ -101,7 +106,9 @@ function Parameters({ parameters }: { parameters: Parameter[] }) {
             <span className="min-w-0">
               <span className="text-xs break-words text-muted">{typeWords(parameter.schema)}</span>
               {parameter.description !== undefined && (
-                <span className="block">{parameter.description}</span>
+                <span className="block">
+                  <Prose text={parameter.description} />
+                </span>
               )}
             </span>
           </li>

@@ -1,4 +1,5 @@
 // The members of an object, and those of the objects inside it on demand.
+import { Prose } from "@/features/api-docs/components/prose";
 import {
   membersOf,
   refName,
@@ -53,7 +54,9 @@ export function SchemaView({
               )}
             </div>
             {description !== undefined && (
-              <p className="mt-0.5 text-xs text-muted">{description}</p>
+              <p className="mt-0.5 text-xs text-muted">
+                <Prose text={description} />
+              </p>
             )}
             {deeper && (
               <details className="mt-1">

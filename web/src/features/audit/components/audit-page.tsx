@@ -11,6 +11,7 @@ import { Dialog } from "@/components/ui/dialog";
 import { Facts } from "@/components/ui/panel";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
+import { actionWords } from "@/features/audit/actions";
 import { auditQuery } from "@/features/audit/queries";
 import type { AuditEntry } from "@/lib/api/types";
 import { humanize } from "@/lib/format/labels";
@@ -62,7 +63,9 @@ function column(
 const COLUMNS: Column<AuditEntry>[] = [
   column("when", "When", 120, (e) => <RelativeTime at={e.timestamp} className="text-muted" />),
   column("who", "Who", 190, actor),
-  column("action", "Action", 200, (e) => <span className="font-medium">{humanize(e.action)}</span>),
+  column("action", "Action", 200, (e) => (
+    <span className="font-medium">{actionWords(e.action)}</span>
+  )),
   column("resource", "What", 230, (e) => (
     <span>
       <span className="text-muted">{humanize(e.resource_type ?? "")}</span> {resource(e)}
@@ -136,7 +139,7 @@ export function AuditPage(): ReactNode {
                 onClick={() => setOpen(entry)}
               >
                 <span className="flex justify-between gap-3">
-                  <span className="truncate font-medium">{humanize(entry.action)}</span>
+                  <span className="truncate font-medium">{actionWords(entry.action)}</span>
                   <RelativeTime at={entry.timestamp} className="shrink-0 text-sm text-muted" />
                 </span>
                 <span className="flex items-center gap-2 text-sm text-muted">
@@ -171,7 +174,7 @@ function EntryDialog({ entry, onClose }: { entry: AuditEntry; onClose: () => voi
   const copyable = (value: string | null | undefined) =>
     value == null ? "–" : <CopyText value={value} />;
   return (
-    <Dialog open onClose={onClose} title={humanize(entry.action)} place="right">
+    <Dialog open onClose={onClose} title={actionWords(entry.action)} place="right">
       <Facts
         items={[
           ["When", exact(entry.timestamp)],

@@ -15,7 +15,7 @@ const SOON_MS = 86_400_000;
 export function clockWords(offsetMs: number | null | undefined): string {
   if (offsetMs == null) return "–";
   const size = Math.abs(offsetMs);
-  if (size < 1_000) return `Right, to within a second (${offsetMs} ms)`;
+  if (size < 1_000) return `Right, to within a second (${Math.round(offsetMs)} ms)`;
   return `${duration(size / 1000)} ${offsetMs > 0 ? "ahead" : "behind"}`;
 }
 

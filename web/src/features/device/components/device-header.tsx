@@ -13,7 +13,7 @@ import { EditDialog } from "@/features/device/components/edit-dialog";
 import { useDecommission } from "@/features/device/queries";
 import type { Tagged } from "@/lib/api/client";
 import type { Device } from "@/lib/api/types";
-import { deviceName, osLabel } from "@/lib/format/labels";
+import { deviceName, systemName } from "@/lib/format/labels";
 
 export function DeviceHeader({ tagged }: { tagged: Tagged<Device> }) {
   const { data: device } = tagged;
@@ -74,9 +74,7 @@ export function DeviceHeader({ tagged }: { tagged: Tagged<Device> }) {
       </div>
       <div className="flex flex-wrap items-center gap-x-4 gap-y-1 text-sm text-muted">
         {device.display_name != null && <CopyText value={device.hostname} label="host name" />}
-        <span>
-          {osLabel(device.os_type)} {device.os_version}
-        </span>
+        <span>{systemName(device)}</span>
         {device.last_user != null && <span>{device.last_user}</span>}
         {device.primary_ip != null && <CopyText value={device.primary_ip} label="address" />}
         {device.public_ip != null && device.public_ip !== device.primary_ip && (

@@ -96,7 +96,7 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
             ? `${exact(stretch.from)} to ${exact(stretch.to)}`
             : data === undefined
               ? "Drag in a graph to zoom"
-              : describe(data)}
+              : describe(data, device)}
         </p>
       </div>
       {metrics.isError && (
@@ -131,6 +131,7 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
                   spec={spec}
                   data={data}
                   stepS={spacingS(data.step_s, search.details, device.heartbeat_interval_s)}
+                  rolled={isRolled(data, device)}
                   onZoom={onZoom}
                 />
               ))}
@@ -140,11 +141,14 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
   );
 }
 
-function describe(data: Metrics): string {
-  const each =
-    data.resolution === "raw"
-      ? "each report as it came"
-      : `a point each ${duration(data.step_s)}, with the lowest and highest`;
+function isRolled(data: Metrics, device: Device): boolean {
+  return data.resolution !== "raw" || data.step_s > device.heartbeat_interval_s;
+}
+
+function describe(data: Metrics, device: Device): string {
+  const each = isRolled(data, device)
+    ? `a point each ${duration(data.step_s)}, with the lowest and highest`
+    : "each report as it came";
   return `Shown: ${each}. Drag in a graph to zoom.${data.truncated ? " More series exist than are shown." : ""}`;
 }
 
@@ -152,11 +156,14 @@ function Chart({
   spec,
   data,
   stepS,
+  rolled,
   onZoom,
 }: {
   spec: ChartSpec;
   data: Metrics;
   stepS: number;
+  /** Points stand for several reports, with the lowest and highest of them. */
+  rolled: boolean;
   onZoom: (from: number, to: number) => void;
 }) {
   return (
@@ -172,7 +179,7 @@ function Chart({
         stepS={stepS}
         from={millis(data.from) ?? 0}
         to={millis(data.to) ?? 0}
-        band={data.resolution !== "raw"}
+        band={rolled}
         syncKey="device-metrics"
         onZoom={onZoom}
         height={GRAPH_PX}

@@ -7,7 +7,7 @@ import { RelativeTime } from "@/components/ui/time";
 import { namesOf, seriesFor, STANDARD } from "@/features/device/charts";
 import { useLiveSamples } from "@/features/device/live-samples";
 import type { Device } from "@/lib/api/types";
-import { osLabel } from "@/lib/format/labels";
+import { systemName } from "@/lib/format/labels";
 import { gib, plural } from "@/lib/format/numbers";
 import { duration, relative } from "@/lib/format/time";
 
@@ -79,7 +79,7 @@ export function OverviewTab({ device }: { device: Device }) {
             items={[
               [
                 "System",
-                `${osLabel(device.os_type)} ${device.os_version}${device.os_build === "" ? "" : ` (${device.os_build})`}`,
+                `${systemName(device)}${device.os_build === "" ? "" : ` (${device.os_build})`}`,
               ],
               ["Architecture", device.architecture],
               ["Processor", device.cpu_model ?? "–"],

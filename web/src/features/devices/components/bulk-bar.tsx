@@ -13,6 +13,7 @@ import {
 import { allDevices, type DeviceQuery } from "@/features/devices/queries";
 import { decommissionDevice, patchDevice, withFreshTag } from "@/lib/api/device-actions";
 import type { DeviceSummary } from "@/lib/api/types";
+import { cn } from "@/lib/cn";
 import { count, plural } from "@/lib/format/numbers";
 
 interface BulkBarProps {
@@ -20,6 +21,8 @@ interface BulkBarProps {
   rows: DeviceSummary[];
   total: number;
   query: DeviceQuery;
+  /** A peek takes the right side. */
+  besidePeek: boolean;
 }
 
 export interface TagChange {
@@ -31,7 +34,7 @@ export function changedTags(tags: readonly string[], change: TagChange): string[
   return [...new Set([...tags.filter((tag) => !change.remove.includes(tag)), ...change.add])];
 }
 
-export function BulkBar({ selection, rows, total, query }: BulkBarProps) {
+export function BulkBar({ selection, rows, total, query, besidePeek }: BulkBarProps) {
   const client = useQueryClient();
   const [dialog, setDialog] = useState<"tags" | "decommission" | null>(null);
   const [targets, setTargets] = useState<DeviceSummary[]>([]);
@@ -85,7 +88,10 @@ export function BulkBar({ selection, rows, total, query }: BulkBarProps) {
         <div
           role="region"
           aria-label="Selected devices"
-          className="absolute inset-x-3 bottom-3 z-20 mx-auto flex w-fit max-w-[calc(100%-24px)] animate-rise flex-wrap items-center gap-2 rounded-xl border border-line bg-surface px-3 py-2 text-sm shadow-pop"
+          className={cn(
+            "absolute inset-x-3 bottom-3 z-20 mx-auto flex w-fit max-w-[calc(100%-24px)] animate-rise flex-wrap items-center gap-2 rounded-xl border border-line bg-surface px-3 py-2 text-sm shadow-pop",
+            besidePeek && "lg:right-[352px]",
+          )}
         >
           <span className="font-medium tabular" role="status">
             {plural(chosen, "device")} selected

@@ -133,6 +133,7 @@ export function DevicesPage(): ReactNode {
             rowId={rowId}
             total={total}
             loading={list.isPending}
+            placeKey={JSON.stringify(query)}
             sort={parseSort(sort)}
             onSort={(next) => change({ sort: sortText(next) })}
             selection={selection}
@@ -155,7 +156,13 @@ export function DevicesPage(): ReactNode {
           <Peek device={peeked} onClose={() => change({ peek: undefined }, true)} />
         )}
       </div>
-      <BulkBar selection={selection} rows={rows} total={total} query={query} />
+      <BulkBar
+        selection={selection}
+        rows={rows}
+        total={total}
+        query={query}
+        besidePeek={peeked !== undefined}
+      />
     </div>
   );
 }

@@ -7,7 +7,7 @@ import { CopyText } from "@/components/ui/copy";
 import { Facts } from "@/components/ui/panel";
 import { RelativeTime } from "@/components/ui/time";
 import type { DeviceSummary } from "@/lib/api/types";
-import { deviceName, osLabel } from "@/lib/format/labels";
+import { deviceName, systemName } from "@/lib/format/labels";
 import { gib, plural } from "@/lib/format/numbers";
 import { duration } from "@/lib/format/time";
 
@@ -42,7 +42,7 @@ export function Peek({ device, onClose }: { device: DeviceSummary; onClose: () =
         <Facts
           items={[
             ["Health", <HealthBadge key="health" health={device.health} />],
-            ["System", `${osLabel(device.os_type)} ${device.os_version}`],
+            ["System", systemName(device)],
             ["Site", `${device.organization.name} › ${device.site.name}`],
             ["User", device.last_user ?? "–"],
             [

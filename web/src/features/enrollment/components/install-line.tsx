@@ -5,7 +5,7 @@ import { StatusBadge } from "@/components/device/status";
 import { CopyButton } from "@/components/ui/copy";
 import { useNewDevices } from "@/features/enrollment/queries";
 import type { CreatedEnrollmentKey } from "@/lib/api/types";
-import { deviceName, osLabel } from "@/lib/format/labels";
+import { deviceName, systemName } from "@/lib/format/labels";
 
 export function InstallLine({ created }: { created: CreatedEnrollmentKey }) {
   return (
@@ -62,7 +62,7 @@ export function WaitForDevice({ approval, onGo }: { approval: boolean; onGo: () 
           <span className="min-w-0 flex-1">
             <span className="block truncate font-medium">{deviceName(device)} is here</span>
             <span className="flex flex-wrap gap-x-2 text-xs text-muted">
-              {osLabel(device.os_type)} {device.os_version} <StatusBadge device={device} />
+              {systemName(device)} <StatusBadge device={device} />
             </span>
           </span>
           <Link

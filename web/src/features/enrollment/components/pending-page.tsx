@@ -10,7 +10,7 @@ import { RelativeTime } from "@/components/ui/time";
 import { toast } from "@/components/ui/toast";
 import { pendingQuery, useDecidePending } from "@/features/enrollment/queries";
 import type { PendingDevice } from "@/lib/api/types";
-import { osLabel } from "@/lib/format/labels";
+import { systemName } from "@/lib/format/labels";
 
 export function PendingPage(): ReactNode {
   const list = useInfiniteQuery(pendingQuery);
@@ -54,7 +54,7 @@ export function PendingPage(): ReactNode {
               <div className="min-w-0 flex-1">
                 <p className="truncate font-medium">{device.hostname}</p>
                 <p className="text-sm text-muted">
-                  {osLabel(device.os_type)} {device.os_version} · {device.architecture}
+                  {systemName(device)} · {device.architecture}
                   {device.address !== "" && (
                     <>
                       {" "}

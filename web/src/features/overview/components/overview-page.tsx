@@ -11,6 +11,7 @@ import { IngestPanel } from "@/features/overview/components/ingest-panel";
 import { useOverview } from "@/features/overview/queries";
 import type { Overview } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
+import { scopeName } from "@/lib/format/labels";
 import { count, percent } from "@/lib/format/numbers";
 import { useSession } from "@/lib/session";
 
@@ -32,7 +33,7 @@ export function OverviewPage(): ReactNode {
     <Page>
       <PageHeader
         title="Overview"
-        subtitle={`${session.partner.name} › ${session.organization.name}`}
+        subtitle={scopeName(session.partner.name, session.organization.name)}
         actions={
           <Link
             to="."

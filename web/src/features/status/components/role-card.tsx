@@ -10,6 +10,20 @@ import { useNow } from "@/lib/now";
 
 const SILENT_MS = 30_000;
 
+type Gauge = RoleInfo["gauges"][number];
+
+/** `collector_heartbeats_total` on the collector's card -> `Heartbeats`. */
+export function gaugeLabel(name: string, role: string): string {
+  const prefix = `${role.replaceAll("-", "_")}_`;
+  const own = name.startsWith(prefix) ? name.slice(prefix.length) : name;
+  return humanize(own.replace(/_total$/, ""));
+}
+
+function gaugeValue({ value, unit }: Gauge): string {
+  const seconds = unit === "s" || unit === "seconds";
+  return seconds && value >= 60 ? duration(value) : withUnit(value, unit);
+}
+
 export function RoleCard({ role }: { role: RoleInfo }) {
   const now = useNow();
   const silent = now - (millis(role.seen_at) ?? now) > SILENT_MS;
@@ -38,9 +52,9 @@ export function RoleCard({ role }: { role: RoleInfo }) {
       {role.message !== "" && <p className="mb-3 text-sm">{role.message}</p>}
       <Facts
         items={role.gauges.map((gauge) => [
-          humanize(gauge.name),
+          gaugeLabel(gauge.name, role.role),
           <span key={gauge.name} className="tabular">
-            {withUnit(gauge.value, gauge.unit)}
+            {gaugeValue(gauge)}
           </span>,
         ])}
       />

@@ -1,0 +1,21 @@
+// Audit actions in words. One without words of its own is still readable.
+import { humanize } from "@/lib/format/labels";
+
+const WORDS: Record<string, string> = {
+  "session.create": "Sign in",
+  "session.create_token": "Sign in (other client)",
+  "session.refresh": "Token renewed",
+  "session.revoke": "Sign out",
+  "instance.setup": "Set up",
+  "device.enroll": "Device enrolled",
+  "device.approve": "Device let in",
+  "device.reject": "Device turned away",
+  "device.update": "Device changed",
+  "device.decommission": "Device decommissioned",
+  "enrollment_key.create": "Enrolment key created",
+  "enrollment_key.revoke": "Enrolment key revoked",
+};
+
+export function actionWords(action: string): string {
+  return WORDS[action] ?? humanize(action);
+}
