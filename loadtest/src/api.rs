@@ -42,7 +42,10 @@ impl Api {
     pub(crate) async fn sign_in(ready: &Ready) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().cookie_store(true).timeout(Duration::from_secs(60)).build()?;
         let mut api = Self { client, base: ready.api.trim_end_matches('/').to_owned(), csrf: String::new() };
-        let token = ready.setup_url.as_deref().and_then(|url| url.split_once("#token=")).map(|(_, token)| token);
+        // The file is of the start: somebody may have used the link since.
+        let instance = api.get("/instance").await?;
+        let url = ready.setup_url.as_deref().filter(|_| instance["setup_required"] == true);
+        let token = url.and_then(|url| url.split_once("#token=")).map(|(_, token)| token);
         let (path, body) = match token {
             Some(token) => ("/setup", json!({ "token": token, "name": "Load", "email": EMAIL, "password": PASSWORD })),
             None => ("/auth/login", json!({ "email": EMAIL, "password": PASSWORD })),
