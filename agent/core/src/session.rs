@@ -314,7 +314,7 @@ impl<S: Storage> Session<S> {
         consider(self.next_fsync_us);
         consider(self.links_wakeup());
         consider(self.flow_wakeup());
-        consider(self.uploads.wakeup());
+        consider(self.uploads_wakeup());
         consider(self.renewal_wakeup(now));
         let now_s = self.now_s(now);
         consider(

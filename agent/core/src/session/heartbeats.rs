@@ -57,6 +57,10 @@ impl<S: Storage> Session<S> {
     pub(super) fn drive_heartbeats(&mut self, now: Now) {
         let before = self.intervals;
         self.intervals = self.wanted_intervals(now);
+        if self.next_fsync_us.is_some_and(|at| at <= now.mono_us) {
+            self.next_fsync_us = None;
+            self.spool.flush();
+        }
         if self.revoked.is_some() {
             self.next_sample_us = now.mono_us;
             return;
@@ -67,10 +71,6 @@ impl<S: Storage> Session<S> {
         }
         if before.inventory_ms != self.intervals.inventory_ms {
             self.next_scan_us = self.next_scan_us.min(now.mono_us + u64::from(self.intervals.inventory_ms) * 1000);
-        }
-        if self.next_fsync_us.is_some_and(|at| at <= now.mono_us) {
-            self.next_fsync_us = None;
-            self.spool.flush();
         }
         if now.mono_us >= self.next_sample_us && !self.awaiting_reading {
             let first = self.last_details_us.is_none();

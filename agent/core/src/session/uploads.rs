@@ -66,9 +66,9 @@ impl Uploads {
         self.retry_at = None;
     }
 
-    pub(super) fn wakeup(&self) -> Option<u64> {
-        let retry = self.retry_at.filter(|_| self.current.is_none() && self.next_section().is_some());
-        self.current.map(|current| current.until_us).or(retry)
+    fn wakeup(&self, ready: bool) -> Option<u64> {
+        let retry = self.retry_at.filter(|_| ready && self.next_section().is_some());
+        self.current.map_or(retry, |current| Some(current.until_us))
     }
 
     fn next_section(&self) -> Option<i32> {
@@ -184,6 +184,14 @@ impl<S: Storage> Session<S> {
         self.uploads.retry_at = Some(now.mono_us + self.rng.random_range(limit / 2..=limit));
     }
 
+    fn uploads_ready(&self) -> bool {
+        self.links.working().is_some() && self.numbering == Numbering::Open && self.revoked.is_none()
+    }
+
+    pub(super) fn uploads_wakeup(&self) -> Option<u64> {
+        self.uploads.wakeup(self.uploads_ready())
+    }
+
     pub(super) fn drive_uploads(&mut self, now: Now) {
         if let Some(current) = self.uploads.current
             && now.mono_us >= current.until_us
@@ -194,7 +202,7 @@ impl<S: Storage> Session<S> {
             }
             self.upload_failed(now);
         }
-        let ready = self.links.working().is_some() && self.numbering == Numbering::Open && self.revoked.is_none();
+        let ready = self.uploads_ready();
         let waits = self.uploads.retry_at.is_some_and(|at| now.mono_us < at);
         if !ready || waits || self.uploads.current.is_some() {
             return;

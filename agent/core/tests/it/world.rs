@@ -114,6 +114,8 @@ pub(crate) struct World {
     pub(crate) worst_stamp_us: u64,
     pub(crate) tuning: Tuning,
     down_until_us: Option<u64>,
+    /// How often the agent woke up in this second.
+    wakeups: (u64, u32),
 }
 
 impl World {
@@ -148,6 +150,7 @@ impl World {
             worst_stamp_us: 0,
             tuning: Tuning::default(),
             down_until_us: None,
+            wakeups: (0, 0),
         };
         world.start();
         world
@@ -367,6 +370,10 @@ impl World {
             }
             let due = self.agent.as_ref().is_some_and(|agent| self.real_time(agent.next_wakeup()) <= self.now_us());
             if due {
+                // A wake-up that does not end what it was for would spin on a real device.
+                let second = self.now_us() / SECOND;
+                self.wakeups = if self.wakeups.0 == second { (second, self.wakeups.1 + 1) } else { (second, 1) };
+                assert!(self.wakeups.1 < 100, "it spins");
                 self.act(|agent, now| agent.handle_timeout(now));
             }
         }

@@ -39,6 +39,7 @@ impl<S: Storage> Session<S> {
                 .primary
                 .take()
                 .is_some_and(|link| link.is_ready() && now.mono_us.saturating_sub(link.since_us) >= SETTLED_US);
+            self.in_flight.clear();
             self.trouble = reason.to_owned();
             self.drop_successor_unless_greeting();
             if self.links.primary.is_some() {
