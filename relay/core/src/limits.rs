@@ -20,6 +20,9 @@ pub const MAX_UPLOAD_BYTES_TOTAL: usize = 64 * 1024 * 1024;
 pub const EXPIRY_GRACE: Duration = Duration::from_secs(300);
 /// How long after its end a certificate may still ask for a new one.
 pub const RENEWAL_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a connection that may only renew may last. Nothing displaces it, so that without an end
+/// one device could hold any number of them.
+pub const RENEWAL_TIME: Duration = Duration::from_secs(600);
 /// Earliest return of an installation that another installation of the same device displaced.
 pub const CLONE_RETRY: Duration = Duration::from_secs(60);
 /// Earliest return after a revocation: once a day.

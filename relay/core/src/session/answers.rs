@@ -42,6 +42,7 @@ impl Session {
     /// An expired certificate that is not revoked: nothing but renewal.
     pub fn handle_renewal_allowed(&mut self, now: Now) -> Commands {
         self.state = State::RenewOnly;
+        self.expires_at_us = now.mono_us.saturating_add(limits::RENEWAL_TIME.as_micros() as u64);
         vec![self.welcome(0, true, now)]
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::acks::Acks;
 use breeze_proto::{
-    limits::{MAX_HEARTBEATS_PER_BATCH, MAX_UPLOAD_BYTES},
+    limits::{MAX_HARDWARE_ENTRIES, MAX_HEARTBEATS_PER_BATCH, MAX_UPLOAD_BYTES},
     v1::{
         ConnectionRole, Heartbeat, HeartbeatBatch, InventoryDocument, Lane, NamedValue, RefusalReason, Scalars,
         UploadChunk, UploadKind, UploadResult,
@@ -244,6 +244,11 @@ fn an_expired_certificate_may_renew_and_nothing_else() {
         give(&mut session, agent_frame::Body::RenewProof(proof.clone())),
         [Command::AskRenewal(Box::new(proof))]
     );
+    // Nothing displaces it, so it ends by itself.
+    let end = later(limits::RENEWAL_TIME.as_micros() as u64);
+    session.handle_frame(AgentFrame::default(), 1, 0, Now { mono_us: end.mono_us - 1, ..end });
+    assert_eq!(session.poll_timeout(), end.mono_us);
+    assert_eq!(close_reason(&session.handle_timeout(end)), Some(CloseReason::CertificateExpired));
 }
 
 #[test]
@@ -307,6 +312,17 @@ fn a_transfer_is_appended_whole_and_acknowledged_when_stored() {
     let commands = session.handle_stored(&mut acks(taken.into_iter().map(|(_, stored)| stored)));
     assert_eq!(upload_result(&commands), Some(UploadResult::Stored));
     assert_eq!(session.uploads_budget_free(), limits::MAX_UPLOAD_BYTES_TOTAL);
+}
+
+#[test]
+fn an_inventory_of_more_entries_than_may_be_stored_is_refused() {
+    let disks = vec![breeze_proto::v1::Disk::default(); MAX_HARDWARE_ENTRIES + 1];
+    let hardware = breeze_proto::v1::Hardware { disks, ..Default::default() };
+    let content = breeze_proto::v1::inventory_document::Content::Hardware(hardware);
+    let content = InventoryDocument { content: Some(content), ..Default::default() }.encode_to_vec();
+    let mut session = active();
+    let answers = chunks(&content, 1).into_iter().map(|chunk| give(&mut session, agent_frame::Body::Upload(chunk)));
+    assert_eq!(answers.last().and_then(|commands| upload_result(&commands)), Some(UploadResult::TooLarge));
 }
 
 #[test]

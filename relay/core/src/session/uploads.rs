@@ -3,8 +3,11 @@
 use super::{Command, Commands, Entries, Session};
 use crate::{Now, acks::Stored, limits};
 use breeze_proto::{
-    limits::{MAX_CHUNK_BYTES, MAX_OPEN_UPLOADS, MAX_UPLOAD_BYTES},
-    v1::{InventoryDocument, UploadAck, UploadChunk, UploadKind, UploadResult, lane_entry, relay_frame},
+    limits::{MAX_CHUNK_BYTES, MAX_HARDWARE_ENTRIES, MAX_OPEN_UPLOADS, MAX_SOFTWARE_ENTRIES, MAX_UPLOAD_BYTES},
+    v1::{
+        InventoryDocument, UploadAck, UploadChunk, UploadKind, UploadResult, inventory_document::Content, lane_entry,
+        relay_frame,
+    },
 };
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -158,6 +161,21 @@ impl Uploads {
     }
 }
 
+/// Whether it has no more entries than may be stored: empty ones cost two bytes here and a hundred in
+/// the memory of whoever decodes them.
+fn is_bounded(document: &InventoryDocument) -> bool {
+    match &document.content {
+        Some(Content::Hardware(hardware)) => hardware.disks.len() <= MAX_HARDWARE_ENTRIES,
+        Some(Content::Network(network)) => {
+            network.addresses.len() <= MAX_HARDWARE_ENTRIES && network.dns_servers.len() <= MAX_HARDWARE_ENTRIES
+        }
+        Some(Content::Software(delta)) => {
+            delta.upserts.len() <= MAX_SOFTWARE_ENTRIES && delta.removals.len() <= MAX_SOFTWARE_ENTRIES
+        }
+        None => true,
+    }
+}
+
 impl Drop for Uploads {
     fn drop(&mut self) {
         self.clear();
@@ -171,6 +189,7 @@ impl Session {
             Chunk::Ignored => vec![Command::Count("upload_ignored", 1)],
             Chunk::Refused(result) => self.refuse_upload(chunk.transfer_id, result),
             Chunk::Complete { transfer_id, content } => match InventoryDocument::decode(content) {
+                Ok(document) if !is_bounded(&document) => self.refuse_upload(transfer_id, UploadResult::TooLarge),
                 Ok(document) => {
                     let entry = self.entry(epoch, now, lane_entry::Body::Inventory(document));
                     vec![self.append(Entries::from([(entry, Stored::Upload { transfer_id })]))]
