@@ -51,11 +51,12 @@ async fn over_https_with_the_authority_in_the_key_and_after_approval() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.contains("waiting for approval") && said.contains(&format!("enrolled as device {device}")), "{said}");
-    let requests = server.requests.lock().expect("no panic");
-    assert_eq!(requests.len(), 2);
-    assert_eq!(requests[0], requests[1], "the same request again, so the same device");
-    assert_eq!(requests[0].os_type, "linux");
-    drop(requests);
+    {
+        let requests = server.requests.lock().expect("no panic");
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[0], requests[1], "the same request again, so the same device");
+        assert_eq!(requests[0].os_type, "linux");
+    }
 
     let again = enroll(folder.path(), &server.url, &authority.enrollment_key()).await;
     assert!(text(&again.stderr).contains("already enrolled"), "{}", text(&again.stderr));

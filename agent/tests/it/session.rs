@@ -200,11 +200,10 @@ async fn a_certificate_past_half_its_life_is_renewed_without_a_gap() {
     let count = peer.seen().live().len();
     peer.until("heartbeats over it", |seen| seen.live().len() >= count + 2).await;
     agent.until("the new expiry", |status| status.certificate_expires_s > before + 600).await;
+    agent.stop().await;
     let seen = peer.seen();
     assert!(seen.hellos[1].0.session_counter > seen.hellos[0].0.session_counter);
     assert!(seen.live().windows(2).all(|pair| pair[1].mono_us - pair[0].mono_us < 5_000_000), "no gap");
-    drop(seen);
-    agent.stop().await;
     let identity =
         breeze_agent::identity::DeviceIdentity::load(&breeze_agent::state_dir::StateDir::unlocked(agent.state.path()))
             .expect("sound")
