@@ -107,7 +107,7 @@ pub(crate) async fn follow_revocations(relay: Arc<Relay>, stop: CancellationToke
                 None => return Ok(()),
                 Some(Received::Lagged(_)) => ask_at = tokio::time::Instant::now(),
                 Some(Received::Message { payload, .. }) => {
-                    if !follower.handle_update(payload) {
+                    if !follower.handle_update(payload).await {
                         ask_at = tokio::time::Instant::now();
                     }
                 }
@@ -129,7 +129,7 @@ struct Follower {
 
 impl Follower {
     /// False if a snapshot is wanted.
-    fn handle_update(&mut self, payload: Bytes) -> bool {
+    async fn handle_update(&mut self, payload: Bytes) -> bool {
         let Ok(document) = SignedDocument::decode(payload) else { return true };
         match apply(&self.relay, &document, wall_us() / 1_000_000) {
             None | Some(Applied::Old | Applied::Invalid) => true,
@@ -142,7 +142,7 @@ impl Follower {
                 let whole = !self.kept.is_empty() && self.updates <= MAX_KEPT_UPDATES;
                 if whole {
                     self.keep(&document);
-                    self.persist();
+                    self.persist().await;
                 }
                 whole
             }
@@ -168,8 +168,8 @@ impl Follower {
             match apply(&self.relay, &document, wall_us() / 1_000_000) {
                 Some(Applied::Added(devices)) => {
                     pages.push(document);
-                    self.replace(&pages);
                     self.relay.close_revoked(&devices);
+                    self.replace(&pages).await;
                     return true;
                 }
                 Some(Applied::More(next)) => {
@@ -188,12 +188,12 @@ impl Follower {
         self.relay.bus.request(subject::REVOCATIONS_SNAPSHOT, payload, SNAPSHOT_TIMEOUT).await
     }
 
-    fn replace(&mut self, pages: &[SignedDocument]) {
+    async fn replace(&mut self, pages: &[SignedDocument]) {
         let before = std::mem::take(&mut self.kept);
         self.updates = 0;
         pages.iter().for_each(|page| self.keep(page));
         if self.kept != before {
-            self.persist();
+            self.persist().await;
         }
     }
 
@@ -202,8 +202,11 @@ impl Follower {
         let _fits = frame::encode(document, breeze_bus::MAX_PAYLOAD_BYTES, &mut self.kept);
     }
 
-    fn persist(&self) {
-        if let Err(error) = write_private(&self.relay.revocations_path, &self.kept) {
+    /// Not on a thread that serves connections: the set may be long, and it is synced.
+    async fn persist(&self) {
+        let (path, kept) = (self.relay.revocations_path.clone(), self.kept.clone());
+        let written = tokio::task::spawn_blocking(move || write_private(&path, &kept)).await;
+        if let Err(error) = written.map_err(anyhow::Error::from).flatten() {
             metrics::counter!("breeze_relay_revocations_not_kept_total").increment(1);
             tracing::warn!(error = format!("{error:#}"), "the revocation set is not kept on disk");
         }
