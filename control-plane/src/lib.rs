@@ -63,6 +63,9 @@ use std::{
     time::Duration,
 };
 
+/// How often a starting directory is looked at.
+const READY_POLL: Duration = Duration::from_millis(10);
+
 /// What the control plane stands on.
 #[derive(Clone)]
 pub struct Deps {
@@ -251,7 +254,7 @@ impl ControlPlane {
         });
         let (outbox, stop) = (Arc::clone(&app.outbox), shutdown.token());
         tasks.spawn("outbox", async move {
-            tasks::outbox::sweep(outbox, stop).await;
+            outbox.run(stop.cancelled_owned()).await;
             Ok(())
         });
         let regions = vec![app.config.region.clone()];
@@ -308,6 +311,13 @@ impl Handle {
     #[must_use]
     pub fn origin(&self) -> String {
         self.app.origin()
+    }
+
+    /// Resolves when lists are answered: the directory of devices has been built.
+    pub async fn ready(&self) {
+        while !self.app.directory.is_ready() {
+            tokio::time::sleep(READY_POLL).await;
+        }
     }
 
     /// Waits until every task has ended after shutdown began.

@@ -29,6 +29,9 @@ async fn get_readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
     if !app.ready.load(Ordering::Acquire) {
         return Err(ApiError::unavailable("The server is starting or stopping."));
     }
+    if !app.directory.is_ready() {
+        return Err(ApiError::unavailable("The directory of devices is being built."));
+    }
     breeze_store::model::instance::read(&*app.state).await?;
     Ok("ready\n")
 }

@@ -22,8 +22,9 @@ use tokio::runtime::{Builder, Runtime};
 const REGION: &str = "local";
 const RELAY_ID: &str = "local-1";
 const LANES: u16 = 4;
-/// How long the relay may take to learn who is revoked; before that it lets nobody in.
-const ADMITTING_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a role may take until it really serves: the relay must learn who is revoked, the control
+/// plane must have read every device.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A runtime for each role; their threads carry its name.
 #[derive(Debug)]
@@ -123,8 +124,10 @@ impl Roles {
             Ok::<_, anyhow::Error>((control.serve(relays, until).await?, key))
         };
         let (control, enrollment_key) = runtimes.control.spawn(serving).await?.context("control plane")?;
-        let admitting = tokio::time::timeout(ADMITTING_DEADLINE, relay.ready()).await;
-        admitting.context("the relay has no revocation set and lets nobody in")?;
+        let relay_ready = tokio::time::timeout(READY_DEADLINE, relay.ready()).await;
+        relay_ready.context("the relay has no revocation set and lets nobody in")?;
+        let lists_answer = tokio::time::timeout(READY_DEADLINE, control.ready()).await;
+        lists_answer.context("the directory of devices was not built in time")?;
         Ok(Self {
             relay: (relay, relay_shutdown),
             collector: (collector, collector_shutdown),
