@@ -145,6 +145,12 @@ async fn faults_get_a_defined_answer() {
         let closed = agent.quic.expect("QUIC").closed().await;
         assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{case}: {closed}");
     }
+    // On a stream of transfers, where the bytes that are refused stay in its buffer.
+    let mut agent = connect(&world, DeviceId::generate(), Transport::Quic).await;
+    agent.greet(1, 1).await;
+    let mut stream = agent.quic.as_ref().expect("QUIC").open_uni().await.expect("a stream");
+    stream.write_all(&u32::MAX.to_be_bytes()).await.expect("sent");
+    assert_eq!(agent.until_close_reason().await, CloseReason::Protocol);
     let mut agent = connect(&world, DeviceId::generate(), Transport::Quic).await;
     let mut future = hello(1, 1);
     future.protocol = 99;
