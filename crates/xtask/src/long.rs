@@ -3,8 +3,8 @@
 
 use crate::{
     install,
-    process::{self, command, say, step},
-    test,
+    process::{self, command, step},
+    systems, test,
 };
 use std::{fs, path::Path};
 
@@ -15,41 +15,26 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     step("Long tests: soaks, big loads, crash loops");
     test::run_rust_profile(root, "long")?;
     fuzz(root)?;
-    other_systems(root)
+    systems::run(root)
 }
 
+/// Each target starts from its seeds and keeps what it found in `fuzz/corpus`.
 fn fuzz(root: &Path) -> anyhow::Result<()> {
-    let targets = root.join("fuzz/fuzz_targets");
-    let tools = install::tools(root)?;
-    for entry in fs::read_dir(&targets)? {
-        let path = entry?.path();
-        let Some(target) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+    let tools = install::long_tools(root)?;
+    let mut targets: Vec<String> = fs::read_dir(root.join("fuzz/fuzz_targets"))?
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    targets.sort_unstable();
+    for target in &targets {
         step(&format!("Fuzzing {target} for {FUZZ_SECONDS} s"));
+        let (corpus, seeds) = (format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}"));
+        fs::create_dir_all(root.join(&corpus))?;
         let limit = format!("-max_total_time={FUZZ_SECONDS}");
-        let mut fuzz = command(tools.join("cargo-fuzz"), &["run", target, "--", &limit, "-max_len=65536"], root);
+        let arguments = ["run", target, &corpus, &seeds, "--", &limit, "-max_len=65536"];
+        let mut fuzz = command(tools.join("cargo-fuzz"), &arguments, root);
         // libFuzzer's instrumentation needs flags that the stable compiler has but hides.
         fuzz.env("RUSTC_BOOTSTRAP", "1");
         process::run(fuzz)?;
-    }
-    Ok(())
-}
-
-/// `cargo check` of the agent with Debian's compiler, which brings the standard library's source.
-fn other_systems(root: &Path) -> anyhow::Result<()> {
-    if !Path::new("/usr/lib/rustlib/src/rust/library").exists() && !Path::new("/usr/share/rust-web-src").exists() {
-        say("skipped: the agent for Windows and macOS (on Debian: apt install rustc-web cargo-web rust-web-src)");
-        return Ok(());
-    }
-    for target in ["x86_64-pc-windows-gnu", "aarch64-apple-darwin"] {
-        step(&format!("Agent for {target}"));
-        let arguments =
-            ["check", "-Z", "build-std=std,panic_abort,panic_unwind", "-p", "breeze-agent", "--target", target];
-        let mut check = command("/usr/bin/cargo", &arguments, root);
-        check
-            .env("RUSTC", "/usr/bin/rustc")
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_TARGET_DIR", root.join("target/other"));
-        process::run(check)?;
     }
     Ok(())
 }

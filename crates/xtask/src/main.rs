@@ -7,6 +7,7 @@ mod install;
 mod long;
 mod process;
 mod stack;
+mod systems;
 mod test;
 mod tidy;
 mod up;
