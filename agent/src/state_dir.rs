@@ -1,5 +1,6 @@
-//! The state directory: its owner's alone (on a Unix 0700, everything in it 0600), one process at a time. Files are replaced whole
-//! (written beside, fsynced, renamed, the directory fsynced), so that a crash leaves the old or the new.
+//! The state directory: its owner's alone (on a Unix 0700, everything in it 0600), one process at a
+//! time. Files are replaced whole (written beside, fsynced, renamed, the directory fsynced), so that a
+//! crash leaves the old or the new.
 
 use crate::os::process;
 use anyhow::{Context as _, bail};

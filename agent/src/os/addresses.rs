@@ -60,6 +60,8 @@ pub(in crate::os) fn mark_primary(addresses: &mut [NetworkAddress], default_inte
     }
 }
 
+/// Name servers of a resolv.conf(5).
+#[cfg(unix)]
 pub(in crate::os) fn parse_resolv_conf(text: &str) -> Vec<String> {
     text.lines()
         .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next())
@@ -87,6 +89,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn name_servers_are_addresses_only() {
         let text = "# x\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\nnameserver evil<script>\nsearch example.com\n";
         assert_eq!(parse_resolv_conf(text), ["10.0.0.2", "fe80::1%eth0"]);

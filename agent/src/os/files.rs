@@ -1,8 +1,9 @@
 //! Reading of small system files and of package managers' output, bounded, never failing.
 
 use breeze_proto::limits::MAX_TEXT_BYTES;
+#[cfg(unix)]
+use std::fs::{self, File};
 use std::{
-    fs::{self, File},
     io::Read as _,
     path::Path,
     process::{Command, Stdio},
@@ -20,6 +21,7 @@ const SYSTEM_FOLDERS: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 const SYSTEM_FOLDERS: &[&str] = &[r"C:\Windows\System32"];
 
 /// The file as text; empty if it cannot be read.
+#[cfg(unix)]
 pub(in crate::os) fn read(path: impl AsRef<Path>) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -30,11 +32,13 @@ pub(in crate::os) fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// As [`read`], trimmed and cut: for the one-value files of `/sys`.
+#[cfg(all(unix, not(target_os = "macos")))]
 pub(in crate::os) fn read_value(path: impl AsRef<Path>) -> String {
     cut(read(path).trim_matches(['\0', ' ', '\n', '\t']))
 }
 
 /// Names in a folder, sorted; empty if it cannot be read.
+#[cfg(unix)]
 pub(in crate::os) fn list(path: impl AsRef<Path>) -> Vec<String> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
