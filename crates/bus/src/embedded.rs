@@ -299,3 +299,25 @@ impl Bus for EmbeddedBus {
         self.hub.serve(subject)
     }
 }
+
+/// Whole records of a segment file, and the offset behind them; `None` without a sound header. For
+/// fuzzing alone.
+#[doc(hidden)]
+#[must_use]
+pub fn scan_segment(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (first, salt) = record::decode_segment_header(bytes)?;
+    let scanned = record::scan(bytes, first, salt);
+    Some((scanned.records, scanned.end))
+}
+
+/// A segment file with these records. For fuzzing alone.
+#[doc(hidden)]
+#[must_use]
+pub fn segment_of(first: Position, payloads: &[&[u8]]) -> Vec<u8> {
+    const SALT: u32 = 7;
+    let mut bytes = record::encode_segment_header(first, SALT).to_vec();
+    for (position, payload) in (first..).zip(payloads) {
+        record::encode_record(&mut bytes, SALT, position, first, payload);
+    }
+    bytes
+}
