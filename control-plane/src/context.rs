@@ -13,8 +13,8 @@ use crate::{
 use breeze_bus::Bus;
 use breeze_store::{
     metrics::Metrics,
-    model::{audit::AuditLog, outbox::Outbox},
-    state::{CommitTable, State},
+    model::audit::AuditLog,
+    state::{CommitTable, State, outbox::Outbox},
 };
 use std::{
     fmt,

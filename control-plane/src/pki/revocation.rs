@@ -11,11 +11,11 @@ use breeze_proto::{
     v1::{Revocation, RevocationNotice, RevocationSet, RevocationsRequest, SignedDocument},
 };
 use breeze_store::{
-    model::{
+    model::trust,
+    state::{
+        State,
         outbox::{Deliver, Delivery, DeliveryError},
-        trust,
     },
-    state::State,
 };
 use bytes::Bytes;
 use prost::Message as _;

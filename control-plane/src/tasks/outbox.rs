@@ -1,4 +1,4 @@
-//! Handlers of the outbox's topics, and the sweeper.
+//! Handlers of the outbox's topics.
 
 use async_trait::async_trait;
 use breeze_bus::Bus;
@@ -9,19 +9,16 @@ use breeze_proto::{
 use breeze_store::{
     model::{
         audit::{self, AuditLog},
-        device, enrollment, index, instance,
-        outbox::{Deliver, Delivery, DeliveryError, Outbox},
-        people, tenancy,
+        device, enrollment, index, instance, people, tenancy,
     },
-    state::{CommitTable, State},
+    state::{
+        CommitTable, State,
+        outbox::{Deliver, Delivery, DeliveryError, Outbox},
+    },
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
-
-/// How often the sweeper looks for what was left behind.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+use std::sync::Arc;
 
 /// Tables whose commits have an outbox of ours.
 pub const TABLES: [CommitTable; 6] =
@@ -85,21 +82,4 @@ pub fn assemble(
         .on(device::DIRECTORY_TOPIC, Arc::new(Directory(Arc::clone(bus))))
         .on(device::REVOKE_TOPIC, revocations)
         .on(audit::TOPIC, Arc::<AuditLog>::clone(audit_log))
-}
-
-/// Delivers again and again what is left, until `stop`.
-pub async fn sweep(outbox: Arc<Outbox>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match outbox.sweep().await {
-            Ok(failed) => metrics::gauge!("breeze_outbox_waiting_partitions").set(failed as f64),
-            Err(error) => tracing::warn!(error = %error, "the outbox cannot be swept"),
-        }
-    }
 }

@@ -10,7 +10,6 @@ pub mod index;
 pub mod instance;
 pub mod inventory;
 pub mod lane;
-pub mod outbox;
 pub mod people;
 pub mod record;
 pub mod scope;

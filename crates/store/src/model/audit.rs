@@ -8,11 +8,11 @@
 use super::{
     Scope,
     error::ModelError,
-    outbox::{Deliver, Delivery, DeliveryError},
     record::{self, MAX_ATTEMPTS, Versioned},
 };
 use crate::state::{
     Assert, Commit, CommitOutcome, CommitTable, Family, Merge, MergeTable, OutboxItem, Scan, Serial, State, Table,
+    outbox::{Deliver, Delivery, DeliveryError},
 };
 use async_trait::async_trait;
 use breeze_proto::id::{AuditId, OrgId, PartnerId};

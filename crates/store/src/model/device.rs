@@ -179,7 +179,9 @@ pub async fn update(
 ) -> Result<Seen, ModelError> {
     let mut device = seen.config().clone();
     if device.standing != Standing::Active {
-        return Err(ModelError::Conflict("The device is not active: it waits for approval or is decommissioned.".into()));
+        return Err(ModelError::Conflict(
+            "The device is not active: it waits for approval or is decommissioned.".into(),
+        ));
     }
     if let Some(display_name) = change.display_name {
         device.display_name = display_name;

@@ -1,6 +1,6 @@
 //! Why a call on the model failed.
 
-use crate::state::StateError;
+use crate::state::{StateError, outbox::DeliveryError};
 
 /// See the variants; what a caller may not reach is [`ModelError::NotFound`].
 #[derive(Debug, thiserror::Error)]
@@ -22,4 +22,10 @@ pub enum ModelError {
     /// A stored record does not decode.
     #[error("stored record is corrupt: {0}")]
     Corrupt(String),
+}
+
+impl From<ModelError> for DeliveryError {
+    fn from(error: ModelError) -> Self {
+        Self(error.to_string())
+    }
 }

@@ -1,30 +1,43 @@
 //! Delivery of what commits put into their outbox.
 //!
-//! Whoever commits with items calls [`Notifier::notify`] afterwards; the [`Dispatcher`] then hands the
-//! items of that partition to their handlers, oldest first, one at a time. What was not notified (a
-//! crash, a full queue) a sweep over the hints finds. A handler that fails is tried again, with
-//! growing waits, and holds back its own partition only.
+//! Every commit with items is followed by [`Outbox::deliver`] for its partition, so that who made it
+//! reads what follows from it. What that leaves behind (a handler failed or panicked, the caller went
+//! away) [`Outbox::run`] tries again with growing waits; what nobody delivered at all (a crash) its
+//! sweep over the hints finds. A partition's items go one at a time, oldest first, and one that fails
+//! holds back its own partition only.
 //!
 //! Deliveries repeat, and with several nodes an older item may be repeated after a younger one:
 //! handlers are idempotent and compare versions.
 
+mod locks;
 mod queue;
 
 use super::{CommitTable, HintPage, OutboxHint, OutboxPosition, State, StateError};
 use async_trait::async_trait;
 use bytes::Bytes;
+use locks::Locks;
+use parking_lot::Mutex;
 use queue::{Added, Key, Queue};
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, Semaphore},
     task::{Id, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
-/// Partitions delivered at once.
-pub const MAX_CONCURRENT: usize = 32;
-/// Notifications that wait for the dispatcher; more are dropped and left to the sweep.
-pub const MAX_NOTIFIED: usize = 4096;
+/// Partitions delivered at once, by callers and by [`Outbox::run`] together.
+pub const MAX_CONCURRENT: usize = 64;
+/// Of these, how many [`Outbox::run`] may take: callers always find some left.
+pub const MAX_BACKGROUND: usize = 32;
 /// How often the hints are swept for what was left behind.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// A delivery that takes longer has failed.
@@ -40,80 +53,103 @@ const HINTS: usize = 256;
 /// A sweep that has more to read goes on at once while fewer partitions than this are known.
 const SWEEP_ON_BELOW: usize = 1024;
 
-/// Why a delivery failed; it goes to the log and the item is tried again.
-pub type DeliveryError = Box<dyn std::error::Error + Send + Sync>;
+/// Why something could not be delivered now; it is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DeliveryError(pub String);
+
+impl From<StateError> for DeliveryError {
+    fn from(error: StateError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// One item on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     pub table: CommitTable,
     pub partition: Bytes,
+    /// Its `version` is that of the commit.
     pub position: OutboxPosition,
-    pub topic: String,
     pub payload: Bytes,
 }
 
-/// What takes the items of a topic.
+/// What does the work of one topic.
 #[async_trait]
-pub trait OutboxHandler: Send + Sync {
-    /// Does what the item says; idempotent, see the module. An item that can never be done must be
-    /// recorded elsewhere and answered `Ok`, or it blocks its partition for ever.
+pub trait Deliver: Send + Sync {
+    /// Does it; again is harmless, see the module. An item that can never be done must be recorded
+    /// elsewhere and answered `Ok`, or it blocks its partition for ever.
     async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError>;
 }
 
-/// Tells the dispatcher of commits. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Notifier(mpsc::Sender<Key>);
-
-impl Notifier {
-    /// Says that a commit with items was applied. Never waits: what does not fit is found by the
-    /// sweep.
-    pub fn notify(&self, table: CommitTable, partition: impl Into<Bytes>) {
-        if self.0.try_send(Key { table, partition: partition.into() }).is_err() {
-            metrics::counter!("breeze_outbox_notifications_dropped_total").increment(1);
-        }
-    }
-}
-
-/// See the module. Made by [`Dispatcher::new`], run by [`Dispatcher::run`].
-pub struct Dispatcher {
+/// The one who delivers. See the module.
+pub struct Outbox {
     state: Arc<dyn State>,
     tables: HashMap<&'static str, CommitTable>,
-    handlers: Arc<HashMap<&'static str, Arc<dyn OutboxHandler>>>,
-    notified: mpsc::Receiver<Key>,
+    handlers: HashMap<&'static str, Arc<dyn Deliver>>,
     sweep_interval: Duration,
+    /// One delivery a partition at a time.
+    locks: Locks,
+    running: Semaphore,
+    /// What waits for [`Outbox::run`].
+    queue: Mutex<Queue>,
+    queued: Notify,
 }
 
-impl fmt::Debug for Dispatcher {
+impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dispatcher").field("topics", &self.handlers.keys()).finish_non_exhaustive()
+        f.debug_struct("Outbox").field("topics", &self.handlers.keys()).finish_non_exhaustive()
     }
 }
 
 /// How a turn of one partition ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Empty,
     More,
-    Failed,
 }
 
 enum Finished {
-    Delivered(Turn),
+    Delivered(Result<Turn, DeliveryError>),
     Swept(Result<HintPage, StateError>),
 }
 
-impl Dispatcher {
-    /// `tables`: all whose commits have items; `handlers`: by topic.
+/// Queues a partition unless its delivery came to its end: also when the caller is dropped half-way.
+struct Unfinished<'a> {
+    outbox: &'a Outbox,
+    key: Key,
+    finished: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.outbox.leave(self.key.clone());
+        }
+    }
+}
+
+impl Outbox {
+    /// For the partitions of `tables`; hints of other tables are left to those who own them.
     #[must_use]
-    pub fn new(
-        state: Arc<dyn State>,
-        tables: impl IntoIterator<Item = CommitTable>,
-        handlers: impl IntoIterator<Item = (&'static str, Arc<dyn OutboxHandler>)>,
-    ) -> (Self, Notifier) {
-        let (notifier, notified) = mpsc::channel(MAX_NOTIFIED);
-        let tables = tables.into_iter().map(|table| (table.name, table)).collect();
-        let handlers = Arc::new(handlers.into_iter().collect());
-        (Self { state, tables, handlers, notified, sweep_interval: SWEEP_INTERVAL }, Notifier(notifier))
+    pub fn new(state: Arc<dyn State>, tables: &[CommitTable]) -> Self {
+        Self {
+            state,
+            tables: tables.iter().map(|table| (table.name, *table)).collect(),
+            handlers: HashMap::new(),
+            sweep_interval: SWEEP_INTERVAL,
+            locks: Locks::default(),
+            running: Semaphore::new(MAX_CONCURRENT),
+            queue: Mutex::default(),
+            queued: Notify::new(),
+        }
+    }
+
+    /// Registers the handler of a topic.
+    #[must_use]
+    pub fn on(mut self, topic: &'static str, handler: Arc<dyn Deliver>) -> Self {
+        self.handlers.insert(topic, handler);
+        self
     }
 
     /// Sweeps at another interval.
@@ -123,10 +159,30 @@ impl Dispatcher {
         self
     }
 
-    /// Delivers until `stop` completes, then lets running deliveries finish for a few seconds.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
-        let mut stop = std::pin::pin!(stop);
-        let mut queue = Queue::default();
+    /// Delivers what waits in a partition, oldest first, until nothing is left or one fails.
+    ///
+    /// # Errors
+    /// Why an item, or reading them, failed; it and the rest are left to [`Outbox::run`].
+    pub async fn deliver(&self, table: CommitTable, partition: &[u8]) -> Result<(), DeliveryError> {
+        let key = Key { table, partition: Bytes::copy_from_slice(partition) };
+        let mut unfinished = Unfinished { outbox: self, key: key.clone(), finished: false };
+        while self.turn(&key).await? == Turn::More {}
+        unfinished.finished = true;
+        Ok(())
+    }
+
+    fn leave(&self, key: Key) {
+        metrics::counter!("breeze_outbox_left_behind_total", "table" => key.table.name).increment(1);
+        if self.queue.lock().leave(key, Instant::now()) == Added::Full {
+            metrics::counter!("breeze_outbox_queue_full_total").increment(1);
+        }
+        self.queued.notify_one();
+    }
+
+    /// Delivers what was left behind until `stop` completes, then lets running deliveries finish for a
+    /// few seconds.
+    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()> + Send) {
+        let mut stop = pin!(stop);
         let mut running: JoinSet<Finished> = JoinSet::new();
         let mut delivering: HashMap<Id, Key> = HashMap::new();
         let mut sweeping: Option<Id> = None;
@@ -135,21 +191,23 @@ impl Dispatcher {
         let mut sweeps = interval(self.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while delivering.len() < MAX_CONCURRENT {
-                let Some((key, hint)) = queue.start(Instant::now()) else { break };
-                let (state, handlers) = (Arc::clone(&self.state), Arc::clone(&self.handlers));
-                let turn = turn(state, handlers, key.clone(), hint);
+            while delivering.len() < MAX_BACKGROUND {
+                let Some((key, hint)) = self.queue.lock().start(Instant::now()) else { break };
+                let turn = Arc::clone(&self).turn_for(key.clone(), hint);
                 delivering.insert(running.spawn(async { Finished::Delivered(turn.await) }).id(), key);
             }
-            sweep_due |= sweep_from.is_some() && queue.len() < SWEEP_ON_BELOW;
+            let (known, retry) = {
+                let queue = self.queue.lock();
+                (queue.len(), queue.next_retry().filter(|_| delivering.len() < MAX_BACKGROUND))
+            };
+            metrics::gauge!("breeze_outbox_partitions_waiting").set(known as f64);
+            sweep_due |= sweep_from.is_some() && known < SWEEP_ON_BELOW;
             if sweep_due && sweeping.is_none() {
                 sweep_due = false;
                 let (state, from) = (Arc::clone(&self.state), sweep_from.take());
                 let sweep = async move { Finished::Swept(state.outbox_hints(from, HINTS).await) };
                 sweeping = Some(running.spawn(sweep).id());
             }
-            metrics::gauge!("breeze_outbox_partitions_waiting").set(queue.len() as f64);
-            let retry = queue.next_retry().filter(|_| delivering.len() < MAX_CONCURRENT);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -161,13 +219,13 @@ impl Dispatcher {
                     if sweeping == Some(id) {
                         sweeping = None;
                         if let Some(Finished::Swept(page)) = finished {
-                            sweep_from = self.swept(page, &mut queue);
+                            sweep_from = self.swept(page);
                         }
                     } else if let Some(key) = delivering.remove(&id) {
-                        finish(&mut queue, key, finished);
+                        self.finish(&key, finished);
                     }
                 }
-                Some(key) = self.notified.recv() => notified(&mut queue, key),
+                () = self.queued.notified() => {}
                 () = async { sleep_until(retry.unwrap_or_else(Instant::now)).await }, if retry.is_some() => {}
                 _ = sweeps.tick() => sweep_due = true,
             }
@@ -179,7 +237,7 @@ impl Dispatcher {
     }
 
     /// Queues what a sweep has found; where the next goes on.
-    fn swept(&self, page: Result<HintPage, StateError>, queue: &mut Queue) -> Option<Bytes> {
+    fn swept(&self, page: Result<HintPage, StateError>) -> Option<Bytes> {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
@@ -192,111 +250,88 @@ impl Dispatcher {
                 Some(table) => {
                     let key = Key { table: *table, partition: hint.partition.clone() };
                     // What does not fit now is found again.
-                    let _ = queue.add(key, Some(hint));
+                    let _ = self.queue.lock().add(key, Some(hint));
                 }
-                None => {
-                    metrics::counter!("breeze_outbox_unknown_tables_total").increment(1);
-                    tracing::debug!(table = hint.table, "an outbox hint names a table that nobody registered");
-                }
+                None => tracing::debug!(table = hint.table, "an outbox hint names a table that is not ours"),
             }
         }
         page.next
     }
-}
 
-fn notified(queue: &mut Queue, key: Key) {
-    match queue.add(key, None) {
-        Added::Queued | Added::Known => {}
-        Added::Full => metrics::counter!("breeze_outbox_notifications_dropped_total").increment(1),
-    }
-}
-
-fn finish(queue: &mut Queue, key: Key, finished: Option<Finished>) {
-    match finished {
-        Some(Finished::Delivered(Turn::Empty)) => queue.done(&key),
-        Some(Finished::Delivered(Turn::More)) => queue.again(&key),
-        // A task without result has panicked in a handler.
-        Some(Finished::Delivered(Turn::Failed) | Finished::Swept(_)) | None => queue.failed(&key, Instant::now()),
-    }
-}
-
-/// Delivers items of one partition, oldest first, until there are none, a turn is over or one fails.
-async fn turn(
-    state: Arc<dyn State>,
-    handlers: Arc<HashMap<&'static str, Arc<dyn OutboxHandler>>>,
-    key: Key,
-    hint: Option<OutboxHint>,
-) -> Turn {
-    match deliver(&*state, &handlers, &key).await {
-        Ok(Turn::Empty) => {}
-        Ok(turn) => return turn,
-        Err(error) => {
-            tracing::warn!(table = key.table.name, %error, "cannot read an outbox");
-            return Turn::Failed;
-        }
-    }
-    if let Some(hint) = hint
-        && let Err(error) = state.outbox_clear_hint(&hint).await
-    {
-        tracing::debug!(table = key.table.name, %error, "a hint stays until the next sweep");
-    }
-    Turn::Empty
-}
-
-async fn deliver(
-    state: &dyn State,
-    handlers: &HashMap<&'static str, Arc<dyn OutboxHandler>>,
-    key: &Key,
-) -> Result<Turn, StateError> {
-    let mut delivered = 0;
-    while delivered < MAX_TURN {
-        let items = state.outbox(key.table, &key.partition, PAGE).await?;
-        if items.is_empty() {
-            return Ok(Turn::Empty);
-        }
-        let mut through = None;
-        let mut failed = false;
-        for item in items {
-            let position = item.position;
-            let delivery = Delivery {
-                table: key.table,
-                partition: key.partition.clone(),
-                position,
-                topic: item.topic,
-                payload: item.payload,
-            };
-            if !hand_over(handlers, &delivery).await {
-                failed = true;
-                break;
+    fn finish(&self, key: &Key, finished: Option<Finished>) {
+        let mut queue = self.queue.lock();
+        match finished {
+            Some(Finished::Delivered(Ok(Turn::Empty))) => queue.done(key),
+            Some(Finished::Delivered(Ok(Turn::More))) => queue.again(key),
+            Some(Finished::Delivered(Err(error))) => {
+                tracing::warn!(table = key.table.name, %error, "a delivery failed and is tried again");
+                queue.failed(key, Instant::now());
             }
-            delivered += 1;
-            through = Some(position);
-        }
-        if let Some(through) = through {
-            state.outbox_delivered(key.table, &key.partition, through).await?;
-        }
-        if failed {
-            return Ok(Turn::Failed);
+            // A task without result has panicked: handlers cannot, so the store has.
+            Some(Finished::Swept(_)) | None => queue.failed(key, Instant::now()),
         }
     }
-    Ok(Turn::More)
-}
 
-/// Whether the item's handler has taken it.
-async fn hand_over(handlers: &HashMap<&'static str, Arc<dyn OutboxHandler>>, delivery: &Delivery) -> bool {
-    let outcome = match handlers.get(delivery.topic.as_str()) {
-        Some(handler) => timeout(DELIVERY_TIMEOUT, handler.deliver(delivery)).await,
-        None => Ok(Err("no handler takes this topic".into())),
-    };
-    let error: DeliveryError = match outcome {
-        Ok(Ok(())) => {
-            metrics::counter!("breeze_outbox_delivered_total", "topic" => delivery.topic.clone()).increment(1);
-            return true;
+    /// A turn that was queued; the hint that led to it goes when nothing is left.
+    async fn turn_for(self: Arc<Self>, key: Key, hint: Option<OutboxHint>) -> Result<Turn, DeliveryError> {
+        let turn = self.turn(&key).await?;
+        if turn == Turn::Empty
+            && let Some(hint) = hint
+            && let Err(error) = self.state.outbox_clear_hint(&hint).await
+        {
+            tracing::debug!(table = key.table.name, %error, "a hint stays until the next sweep");
         }
-        Ok(Err(error)) => error,
-        Err(elapsed) => elapsed.into(),
-    };
-    metrics::counter!("breeze_outbox_failures_total", "topic" => delivery.topic.clone()).increment(1);
-    tracing::warn!(topic = delivery.topic, table = delivery.table.name, error, "a delivery failed and is tried again");
-    false
+        Ok(turn)
+    }
+
+    /// Delivers items of one partition, oldest first, until there are none, a turn is over or one fails.
+    async fn turn(&self, key: &Key) -> Result<Turn, DeliveryError> {
+        let _one_at_a_time = self.locks.hold(key).await;
+        // Taken second: who waits for a partition holds no other back.
+        let _permit = self.running.acquire().await.map_err(|error| DeliveryError(error.to_string()))?;
+        let mut delivered = 0;
+        while delivered < MAX_TURN {
+            let items = self.state.outbox(key.table, &key.partition, PAGE).await?;
+            if items.is_empty() {
+                return Ok(Turn::Empty);
+            }
+            let (mut through, mut outcome) = (None, Ok(()));
+            for item in items {
+                let position = item.position;
+                let (table, partition) = (key.table, key.partition.clone());
+                outcome =
+                    self.hand_over(&item.topic, &Delivery { table, partition, position, payload: item.payload }).await;
+                if outcome.is_err() {
+                    break;
+                }
+                delivered += 1;
+                through = Some(position);
+            }
+            if let Some(through) = through {
+                self.state.outbox_delivered(key.table, &key.partition, through).await?;
+            }
+            outcome?;
+        }
+        Ok(Turn::More)
+    }
+
+    /// Gives an item to its handler. A handler that panics has failed.
+    async fn hand_over(&self, topic: &str, delivery: &Delivery) -> Result<(), DeliveryError> {
+        let outcome = match self.handlers.get(topic) {
+            Some(handler) => {
+                let mut handling = pin!(handler.deliver(delivery));
+                let caught = poll_fn(|context| {
+                    // Its future is not polled again, and it shares nothing with us.
+                    catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context)))
+                        .unwrap_or_else(|_| Poll::Ready(Err(DeliveryError("the handler panicked".into()))))
+                });
+                let in_time = timeout(DELIVERY_TIMEOUT, caught).await;
+                in_time.unwrap_or_else(|elapsed| Err(DeliveryError(elapsed.to_string())))
+            }
+            None => Err(DeliveryError("nobody handles this topic".into())),
+        };
+        let name = if outcome.is_ok() { "breeze_outbox_delivered_total" } else { "breeze_outbox_failures_total" };
+        metrics::counter!(name, "topic" => topic.to_owned()).increment(1);
+        outcome.map_err(|DeliveryError(error)| DeliveryError(format!("{topic}: {error}")))
+    }
 }

@@ -1,10 +1,10 @@
-//! The dispatcher: order, repetition, what was left behind, what fails.
+//! Delivery: order, repetition, what was left behind, what fails.
 
 use crate::{LANES, Temporary, USERS, open};
 use async_trait::async_trait;
 use breeze_store::state::{
     Commit, CommitOutcome, State,
-    outbox::{Delivery, DeliveryError, Dispatcher, Notifier, OutboxHandler},
+    outbox::{Deliver, Delivery, DeliveryError, Outbox},
 };
 use parking_lot::Mutex;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
 struct Recorder {
@@ -22,14 +22,14 @@ struct Recorder {
 }
 
 #[async_trait]
-impl OutboxHandler for Recorder {
+impl Deliver for Recorder {
     async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
         if let Some(left) = self.fails.lock().get_mut(delivery.payload.as_ref())
             && *left > 0
         {
             *left -= 1;
             assert!(delivery.payload != "panic", "as a handler with a bug does");
-            return Err("not yet".into());
+            return Err(DeliveryError("not yet".into()));
         }
         self.seen.lock().push((delivery.partition.to_vec(), delivery.payload.to_vec()));
         Ok(())
@@ -46,24 +46,25 @@ impl Recorder {
 
 struct Running {
     recorder: Arc<Recorder>,
-    notifier: Notifier,
-    stop: oneshot::Sender<()>,
+    outbox: Arc<Outbox>,
+    stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+}
+
+fn outbox(state: Arc<dyn State>, recorder: &Arc<Recorder>) -> Outbox {
+    Outbox::new(state, &[USERS, LANES]).on("topic", Arc::<Recorder>::clone(recorder))
 }
 
 impl Running {
     fn start(state: Arc<dyn State>, recorder: Arc<Recorder>, sweep: Duration) -> Self {
-        let handler: Arc<dyn OutboxHandler> = recorder.clone();
-        let (dispatcher, notifier) = Dispatcher::new(state, [USERS, LANES], [("topic", handler)]);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(dispatcher.sweep_every(sweep).run(async {
-            let _ = stopped.await;
-        }));
-        Self { recorder, notifier, stop, task }
+        let outbox = Arc::new(outbox(state, &recorder).sweep_every(sweep));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(Arc::clone(&outbox).run(stop.clone().cancelled_owned()));
+        Self { recorder, outbox, stop, task }
     }
 
     async fn stop(self) {
-        let _ = self.stop.send(());
+        self.stop.cancel();
         self.task.await.expect("it stops");
     }
 }
@@ -84,23 +85,49 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 const NEVER: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(20);
 
+/// Whoever delivers sees what follows from the commit, in order, and nothing is left.
 #[tokio::test]
-async fn delivers_in_order_and_forgets() {
+async fn delivers_in_order_before_it_answers_and_forgets() {
     let temporary = Temporary::new().await;
     let state = temporary.state.clone();
-    let running = Running::start(state.clone(), Arc::default(), NEVER);
-    for payload in ["1", "2", "3", "4"] {
-        commit(&*state, "a", payload).await;
-        running.notifier.notify(USERS, "a");
-    }
-    until("all is delivered", async || running.recorder.of("a").len() == 4).await;
-    assert_eq!(running.recorder.of("a"), ["1", "2", "3", "4"]);
-    until("it is forgotten", async || state.outbox(USERS, b"a", 9).await.expect("readable").is_empty()).await;
-    until("so is the hint", async || state.outbox_hints(None, 9).await.expect("readable").hints.is_empty()).await;
-    running.stop().await;
+    let recorder = Arc::new(Recorder::default());
+    let outbox = outbox(state.clone(), &recorder);
+    commit(&*state, "a", "1").await;
+    commit(&*state, "a", "2").await;
+    outbox.deliver(USERS, b"a").await.expect("delivered");
+    assert_eq!(recorder.of("a"), ["1", "2"]);
+    commit(&*state, "a", "3").await;
+    outbox.deliver(USERS, b"a").await.expect("delivered");
+    assert_eq!(recorder.of("a"), ["1", "2", "3"]);
+    assert!(state.outbox(USERS, b"a", 9).await.expect("readable").is_empty());
+    assert!(state.outbox_hints(None, 9).await.expect("readable").hints.is_empty());
 }
 
-/// Committed, never notified, the process restarted: the sweep finds it.
+/// Many commit and deliver in one partition at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_take_turns_in_a_partition() {
+    const COMMITS: usize = 64;
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let recorder = Arc::new(Recorder::default());
+    let outbox = Arc::new(outbox(state.clone(), &recorder));
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..COMMITS {
+        let (state, outbox) = (state.clone(), outbox.clone());
+        callers.spawn(async move {
+            let commit = Commit::new(USERS, "a").outbox("topic", number.to_string());
+            let CommitOutcome::Applied { .. } = state.commit(commit).await.expect("judged") else { panic!("refused") };
+            outbox.deliver(USERS, b"a").await.expect("delivered");
+        });
+    }
+    callers.join_all().await;
+    let mut seen: Vec<usize> = recorder.of("a").iter().map(|payload| payload.parse().expect("a number")).collect();
+    assert_eq!(seen.len(), COMMITS, "nothing is delivered twice without a failure");
+    seen.sort_unstable();
+    assert_eq!(seen, (0..COMMITS).collect::<Vec<_>>());
+}
+
+/// Committed, never delivered, the process restarted: the sweep finds it.
 #[tokio::test]
 async fn finds_what_was_left_behind() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -132,6 +159,7 @@ async fn finds_all_that_was_left_behind_at_once() {
     running.stop().await;
 }
 
+/// No sweep helps: what a caller could not deliver is tried again by itself.
 #[tokio::test]
 async fn a_failure_holds_back_its_own_partition_only() {
     let temporary = Temporary::new().await;
@@ -141,11 +169,31 @@ async fn a_failure_holds_back_its_own_partition_only() {
     let running = Running::start(state.clone(), recorder, NEVER);
     for (partition, payload) in [("bad", "fails"), ("bad", "after"), ("worse", "panic"), ("good", "fine")] {
         commit(&*state, partition, payload).await;
-        running.notifier.notify(USERS, partition);
     }
-    until("the good one is delivered", async || running.recorder.of("good") == ["fine"]).await;
+    let error = running.outbox.deliver(USERS, b"bad").await.expect_err("the handler refused");
+    assert_eq!(error.to_string(), "topic: not yet");
+    let error = running.outbox.deliver(USERS, b"worse").await.expect_err("the handler panicked");
+    assert!(error.to_string().contains("panicked"), "{error}");
+    running.outbox.deliver(USERS, b"good").await.expect("another partition");
+    assert_eq!(running.recorder.of("good"), ["fine"]);
     until("the bad one is tried again", async || running.recorder.of("bad") == ["fails", "after"]).await;
     until("a panic is survived", async || running.recorder.of("worse") == ["panic"]).await;
+    running.stop().await;
+}
+
+/// A request whose client goes away is dropped in the middle of the delivery.
+#[tokio::test]
+async fn what_a_caller_gave_up_is_delivered_all_the_same() {
+    let temporary = Temporary::new().await;
+    let state = temporary.state.clone();
+    let running = Running::start(state.clone(), Arc::default(), NEVER);
+    commit(&*state, "a", "1").await;
+    {
+        let mut delivering = std::pin::pin!(running.outbox.deliver(USERS, b"a"));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(delivering.as_mut().poll(&mut context).is_pending());
+    }
+    until("it is delivered", async || running.recorder.of("a") == ["1"]).await;
     running.stop().await;
 }
 

@@ -81,6 +81,19 @@ impl Queue {
         Added::Queued
     }
 
+    /// Somebody else delivered it and failed: it waits as after a failure of its own.
+    pub(super) fn leave(&mut self, key: Key, now: Instant) -> Added {
+        if self.known.contains_key(&key) {
+            return self.add(key, None);
+        }
+        if self.known.len() >= MAX_KNOWN {
+            return Added::Full;
+        }
+        self.known.insert(key.clone(), Known { phase: Phase::Waiting, failures: 0, hint: None });
+        self.failed(&key, now);
+        Added::Queued
+    }
+
     /// The partition whose turn it is, with the hint that led to it.
     pub(super) fn start(&mut self, now: Instant) -> Option<(Key, Option<OutboxHint>)> {
         while let Some(&(at, number)) = self.waiting.first() {
@@ -173,6 +186,21 @@ mod tests {
         }
         assert_eq!(waits[..3], [200, 400, 800].map(Duration::from_millis));
         assert_eq!(waits[11], RETRY_LAST);
+    }
+
+    #[test]
+    fn what_somebody_else_left_waits_as_after_a_failure() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        assert_eq!(queue.leave(key("a"), now), Added::Queued);
+        assert!(queue.start(now).is_none(), "it has just failed");
+        assert_eq!(queue.leave(key("a"), now), Added::Known);
+        assert!(queue.start(now + RETRY_FIRST).is_some());
+        assert_eq!(queue.leave(key("a"), now), Added::Known);
+        queue.done(&key("a"));
+        assert!(queue.start(now + RETRY_FIRST).is_some(), "it was left while it ran");
+        queue.failed(&key("a"), now);
+        assert_eq!(queue.next_retry(), Some(now + RETRY_FIRST), "nothing of its own had failed");
     }
 
     #[test]
