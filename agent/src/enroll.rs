@@ -189,9 +189,10 @@ fn problem(body: &[u8]) -> String {
         #[serde(default)]
         detail: String,
     }
-    let words = serde_json::from_slice::<Problem>(body)
-        .map(|problem| if problem.detail.is_empty() { problem.title } else { problem.detail });
-    let words = words.ok().filter(|words| !words.is_empty()).unwrap_or_else(|| "it gave no reason".into());
+    // The title says what is wrong, the detail how to go on.
+    let words = serde_json::from_slice::<Problem>(body).map(|problem| [problem.title, problem.detail]);
+    let words = words.unwrap_or_default().into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(". ");
+    let words = if words.is_empty() { "it gave no reason".into() } else { words };
     words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
@@ -316,7 +317,11 @@ mod tests {
 
     #[test]
     fn problems_are_told_in_the_servers_words_without_control_characters() {
-        assert_eq!(problem(br#"{"title":"t","detail":"the key\u001b[31m has expired"}"#), "the key[31m has expired");
+        assert_eq!(
+            problem(br#"{"title":"The key\u001b[31m has expired","detail":"Make one."}"#),
+            "The key[31m has expired. Make one."
+        );
+        assert_eq!(problem(br#"{"title":"Busy"}"#), "Busy");
         assert_eq!(problem(b"<html>"), "it gave no reason");
     }
 }
