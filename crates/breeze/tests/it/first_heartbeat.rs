@@ -1,7 +1,6 @@
-//! From enrolment to graphs, and the end of a device.
+//! From enrolment to graphs.
 
-use crate::support::{System, eventually};
-use reqwest::{Method, StatusCode};
+use crate::support::{System, process::eventually};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -36,29 +35,7 @@ async fn a_device_enrols_and_everything_about_it_can_be_seen() -> anyhow::Result
     .await?;
     assert!(points[1].as_f64().is_some_and(|percent| percent > 0.0 && percent <= 100.0), "{points}");
 
-    agent.running()?.stop()?;
+    agent.stop()?;
     system.device_that("a goodbye shows as offline", |d| d["status"] == "offline").await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_decommissioned_device_is_told_so_and_stays_out() -> anyhow::Result<()> {
-    let system = System::start().await?;
-    let mut agent = system.agent("agent")?;
-    agent.run()?;
-    let device = system.device_that("the device is online", |d| d["status"] == "online").await?;
-    let id = device["id"].as_str().expect("an id").to_owned();
-
-    let (status, body) = system.call(Method::DELETE, &format!("/devices/{id}"), None, &[]).await?;
-    assert_eq!(status, StatusCode::PRECONDITION_REQUIRED, "{body}");
-    let version = system.get(&format!("/devices/{id}")).await?["version"].to_string();
-    let etag = format!("\"{version}\"");
-    let (status, body) = system.call(Method::DELETE, &format!("/devices/{id}"), None, &[("if-match", &etag)]).await?;
-    assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
-
-    eventually("the agent knows that it was revoked", async || {
-        Ok(agent.status()?["revoked"].as_bool().unwrap_or_default().then_some(()))
-    })
-    .await?;
     Ok(())
 }

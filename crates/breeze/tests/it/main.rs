@@ -2,4 +2,14 @@
 
 mod support;
 
+mod agent_figures;
+mod clocks;
+mod crash;
+mod disk_full;
+mod enrolment;
 mod first_heartbeat;
+mod hostile;
+mod networks;
+mod restart;
+mod spool;
+mod starting;

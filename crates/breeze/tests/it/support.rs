@@ -1,123 +1,77 @@
 //! A Breeze and its agents as processes, and the API as a person's client would use it.
 
+pub(crate) mod agent;
+pub(crate) mod books;
+pub(crate) mod load;
+pub(crate) mod network;
+pub(crate) mod process;
+
+use agent::Agent;
 use anyhow::{Context, bail};
-use reqwest::{Method, StatusCode};
+use books::Books;
+use process::{PATIENCE, Process, eventually, program};
+use reqwest::{Certificate, Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
-    fs::{self, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
-/// How long anything may take on a busy machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-pub const EMAIL: &str = "ada@example.com";
-pub const PASSWORD: &str = "correct horse battery staple";
+/// The account that the load generator uses too.
+pub(crate) const EMAIL: &str = "load@example.com";
+pub(crate) const PASSWORD: &str = "a long enough load test password";
 
-/// A program of the workspace, built beside this test.
-pub fn program(name: &str) -> PathBuf {
-    let breeze = PathBuf::from(env!("CARGO_BIN_EXE_breeze"));
-    let path = breeze.with_file_name(name);
-    assert!(path.exists(), "{} is not built: cargo build --workspace --bins", path.display());
-    path
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) listen: &'static str,
+    pub(crate) more: Vec<&'static str>,
+    /// Somewhere else than in the test's own folder.
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
-/// Polls until `probe` gives something, or fails with what was waited for.
-pub async fn eventually<T, F>(what: &str, mut probe: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = anyhow::Result<Option<T>>>,
-{
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match probe().await {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) if Instant::now() < until => {}
-            Err(_not_yet) if Instant::now() < until => {}
-            Ok(None) => bail!("{what}: not within {PATIENCE:?}"),
-            Err(error) => return Err(error.context(format!("{what}: not within {PATIENCE:?}"))),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:0", more: Vec::new(), data: None, environment: Vec::new() }
     }
 }
 
-/// A child that is killed when the test ends, however it ends.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-}
-
-impl Process {
-    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
-        let log = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child })
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn kill_9(&mut self) {
-        let _already_gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-
-    pub fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).context("pid")?;
-        Ok(rustix::process::kill_process(pid, signal)?)
-    }
-
-    /// SIGTERM; it must end by itself, well.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
-        self.signal(rustix::process::Signal::TERM)?;
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::ensure!(status.success(), "ended with {status}");
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        bail!("did not stop within {PATIENCE:?}")
-    }
-
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill_9();
+impl Options {
+    /// Agents heartbeat each second.
+    pub(crate) fn quick() -> Self {
+        Self { more: vec!["--heartbeat-interval", "1"], ..Self::default() }
     }
 }
 
 /// A server with its data folder, and a signed-in client.
 #[derive(Debug)]
-pub struct System {
-    pub folder: TempDir,
-    pub server: Process,
-    pub ready: Value,
+pub(crate) struct System {
+    pub(crate) folder: TempDir,
+    pub(crate) server: Process,
+    pub(crate) ready: Value,
+    pub(crate) options: Options,
     client: reqwest::Client,
     csrf: String,
 }
 
 impl System {
     /// Starts on fresh data and goes through the set-up link.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("breeze-it-").tempdir()?;
-        let (server, ready) = launch(folder.path(), &[])?;
+        let (server, ready) = launch(folder.path(), &options)?;
         breeze_runtime::tls::install_provider();
-        let client = reqwest::Client::builder().cookie_store(true).timeout(Duration::from_secs(30)).build()?;
-        let mut system = Self { folder, server, ready, client, csrf: String::new() };
+        let client = client(ready["dashboard"].as_str().context("no address")?).await?;
+        let mut system = Self { folder, server, ready, options, client, csrf: String::new() };
         system.set_up().await?;
         Ok(system)
     }
@@ -133,12 +87,18 @@ impl System {
     }
 
     /// Starts the server again on the same data, and waits until it answers.
-    pub fn restart(&mut self) -> anyhow::Result<()> {
-        (self.server, self.ready) = launch(self.folder.path(), &[])?;
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        (self.server, self.ready) = launch(self.folder.path(), &self.options)?;
         Ok(())
     }
 
-    pub async fn call(
+    /// Stops the server and reads what it stored.
+    pub(crate) async fn stop_and_read(&mut self) -> anyhow::Result<Books> {
+        self.server.stop().with_context(|| self.log())?;
+        Books::open(&data(self.folder.path(), &self.options)).await
+    }
+
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -159,23 +119,60 @@ impl System {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let (status, body) = self.call(Method::GET, path, None, &[]).await?;
         anyhow::ensure!(status == StatusCode::OK, "GET {path}: {status} {body}");
         Ok(body)
     }
 
+    /// The status and text of an address outside the API.
+    pub(crate) async fn probe(&self, path: &str) -> anyhow::Result<(StatusCode, String)> {
+        let response = self.client.get(format!("{}{path}", self.dashboard())).send().await?;
+        Ok((response.status(), response.text().await?))
+    }
+
+    /// Makes an enrolment key; the object with the key itself.
+    pub(crate) async fn make_key(&self, wanted: Value) -> anyhow::Result<Value> {
+        let (status, key) = self.call(Method::POST, "/enrollment-keys", Some(wanted), &[]).await?;
+        anyhow::ensure!(status == StatusCode::CREATED, "enrolment key: {status} {key}");
+        Ok(key)
+    }
+
+    /// Decommissions a device.
+    pub(crate) async fn decommission(&self, id: &str) -> anyhow::Result<()> {
+        let version = self.get(&format!("/devices/{id}")).await?["version"].to_string();
+        let etag = format!("\"{version}\"");
+        let (status, body) = self.call(Method::DELETE, &format!("/devices/{id}"), None, &[("if-match", &etag)]).await?;
+        anyhow::ensure!(status == StatusCode::NO_CONTENT, "decommission: {status} {body}");
+        Ok(())
+    }
+
+    pub(crate) fn dashboard(&self) -> &str {
+        self.ready["dashboard"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn enrollment_key(&self) -> &str {
+        self.ready["enrollment_key"].as_str().unwrap_or_default()
+    }
+
     /// Base of the API, without a trailing slash.
-    pub fn api(&self) -> &str {
+    pub(crate) fn api(&self) -> &str {
         self.ready["api"].as_str().unwrap_or_default().trim_end_matches('/')
     }
 
-    pub fn ready_file(&self) -> PathBuf {
+    pub(crate) fn ready_file(&self) -> PathBuf {
         self.folder.path().join("ready.json")
     }
 
+    /// The end of the server's log.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("breeze.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
     /// The only device, once `accept` likes it.
-    pub async fn device_that(&self, what: &str, accept: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    pub(crate) async fn device_that(&self, what: &str, accept: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         eventually(what, async || {
             let page = self.get("/devices").await?;
             Ok(page["data"].get(0).filter(|device| accept(device)).cloned())
@@ -183,38 +180,50 @@ impl System {
         .await
     }
 
-    /// Enrols and starts an agent whose state lies in `name`.
-    pub fn agent(&self, name: &str) -> anyhow::Result<Agent> {
-        let agent = Agent { state: self.folder.path().join(name), process: None };
-        let key_file = self.folder.path().join(format!("{name}.key"));
-        let key = self.ready["enrollment_key"].as_str().context("no enrolment key")?;
-        let mut options = OpenOptions::new();
-        std::io::Write::write_all(
-            &mut options.write(true).create_new(true).mode(0o600).open(&key_file)?,
-            key.as_bytes(),
-        )?;
-        let base = self.ready["dashboard"].as_str().context("no address")?;
-        let output = Command::new(program("breeze-agent"))
-            .args(["enroll", "--server", base, "--key-file"])
-            .arg(&key_file)
-            .arg("--state")
-            .arg(&agent.state)
-            .stdin(Stdio::null())
-            .output()?;
-        fs::remove_file(key_file)?;
-        anyhow::ensure!(output.status.success(), "enroll: {}", String::from_utf8_lossy(&output.stderr));
+    /// An agent, not yet enrolled, whose state lies in `name`.
+    pub(crate) fn new_agent(&self, name: &str) -> Agent {
+        Agent::new(self.folder.path().join(name))
+    }
+
+    /// An enrolled agent whose state lies in `name`.
+    pub(crate) fn agent(&self, name: &str) -> anyhow::Result<Agent> {
+        let agent = self.new_agent(name);
+        agent.enroll(self.dashboard(), self.enrollment_key())?;
         Ok(agent)
     }
 }
 
-fn launch(folder: &Path, more: &[&str]) -> anyhow::Result<(Process, Value)> {
+/// For a server with a certificate of its own authority: that authority's, as any browser would get
+/// it, is believed from the first answer on.
+async fn client(dashboard: &str) -> anyhow::Result<reqwest::Client> {
+    // No connection is kept: the server is restarted under this client.
+    let builder = || reqwest::Client::builder().cookie_store(true).timeout(REQUEST_TIMEOUT).pool_max_idle_per_host(0);
+    if dashboard.starts_with("http:") {
+        return Ok(builder().build()?);
+    }
+    let trusting = builder().tls_danger_accept_invalid_certs(true).build()?;
+    let pem = trusting.get(format!("{dashboard}/install/ca.pem")).send().await?.bytes().await?;
+    Ok(builder().tls_certs_only([Certificate::from_pem(&pem)?]).build()?)
+}
+
+fn data(folder: &Path, options: &Options) -> PathBuf {
+    options.data.clone().unwrap_or_else(|| folder.join("server"))
+}
+
+/// `breeze up` as the options say.
+pub(crate) fn up(folder: &Path, options: &Options) -> Command {
+    let mut command = Command::new(program("breeze"));
+    command.args(["up", "--listen", options.listen, "--data"]).arg(data(folder, options));
+    command.arg("--ready-file").arg(folder.join("ready.json")).args(&options.more);
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+fn launch(folder: &Path, options: &Options) -> anyhow::Result<(Process, Value)> {
     let ready_file = folder.join("ready.json");
     let _absent = fs::remove_file(&ready_file);
-    let mut command = Command::new(program("breeze"));
-    command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("server"));
-    command.arg("--ready-file").arg(&ready_file).args(more);
     let log = folder.join("breeze.log");
-    let mut server = Process::start(&mut command, &log)?;
+    let mut server = Process::start(&mut up(folder, options), &log)?;
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if let Ok(text) = fs::read_to_string(&ready_file) {
@@ -226,35 +235,4 @@ fn launch(folder: &Path, more: &[&str]) -> anyhow::Result<(Process, Value)> {
         std::thread::sleep(Duration::from_millis(20));
     }
     bail!("breeze up is not ready: {}", fs::read_to_string(&log).unwrap_or_default())
-}
-
-/// An enrolled agent.
-#[derive(Debug)]
-pub struct Agent {
-    pub state: PathBuf,
-    pub process: Option<Process>,
-}
-
-impl Agent {
-    pub fn run(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(program("breeze-agent"));
-        command.arg("run").arg("--state").arg(&self.state);
-        self.process = Some(Process::start(&mut command, &self.state.with_extension("log"))?);
-        Ok(())
-    }
-
-    pub fn running(&mut self) -> anyhow::Result<&mut Process> {
-        self.process.as_mut().context("the agent was not started")
-    }
-
-    /// `breeze-agent status --json`
-    pub fn status(&self) -> anyhow::Result<Value> {
-        let output = Command::new(program("breeze-agent"))
-            .args(["status", "--json", "--state"])
-            .arg(&self.state)
-            .stdin(Stdio::null())
-            .output()?;
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("status: {}", String::from_utf8_lossy(&output.stderr)))
-    }
 }
