@@ -11,6 +11,7 @@ use std::{
 /// What the browser and network tests need: (package, a file that it brings).
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("chromium", "/usr/bin/chromium"),
+    ("faketime", "/usr/bin/faketime"),
     ("iproute2", "/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),
     ("python3-venv", "/usr/share/doc/python3-venv"),
