@@ -64,7 +64,7 @@ test("a filter as text is completed, checked before it is sent, and refused in w
 test("the keyboard moves, chooses, peeks and opens", async ({ person }) => {
   await firstDevice(person.request);
   await person.goto(at("/devices"));
-  await expect(person.getByRole("row").nth(1)).toContainText("Linux");
+  await expect(person.getByRole("row").nth(1)).toContainText("Online");
   await person.keyboard.press("j");
   await expect(person.locator("tr[data-active]")).toHaveCount(1);
   await person.keyboard.press("x");

@@ -90,8 +90,8 @@ export function Facts({
     <dl
       className={cn("grid grid-cols-[minmax(110px,auto)_1fr] gap-x-6 gap-y-2 text-sm", className)}
     >
-      {items.map(([label, value]) => (
-        <div key={label} className="contents">
+      {items.map(([label, value], index) => (
+        <div key={`${label} ${index}`} className="contents">
           <dt className="text-muted">{label}</dt>
           <dd className="min-w-0 break-words">{value ?? "–"}</dd>
         </div>

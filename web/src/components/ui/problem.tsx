@@ -53,7 +53,7 @@ export function ProblemNote({
           )}
           {problem.requestId !== null && (
             <span className="flex items-center gap-1 text-xs text-muted">
-              Request id <CopyText value={problem.requestId} />
+              <span className="shrink-0">Request id</span> <CopyText value={problem.requestId} />
             </span>
           )}
         </div>

@@ -90,6 +90,20 @@ describe("editing a device", () => {
   });
 });
 
+describe("interfaces", () => {
+  it("without an address have none", () => {
+    const bare = {
+      interface_name: "ifb0",
+      mac_address: "06:0f",
+      ip_address: "",
+      prefix_len: 0,
+      ip_type: "ipv4",
+      is_primary: false,
+    };
+    expect(byInterface([bare])).toEqual([{ name: "ifb0", mac: "06:0f", addresses: [] }]);
+  });
+});
+
 describe("words", () => {
   it("say how wrong a clock is", () => {
     expect(clockWords(142)).toContain("within a second");

@@ -1,6 +1,6 @@
 // One device: header and tabs. The tab lives in the URL.
 import { Link, useParams, useSearch } from "@tanstack/react-router";
-import type { ReactNode } from "react";
+import { useEffect, useRef, type ReactNode } from "react";
 import { Monitor } from "lucide-react";
 import { buttonClass } from "@/components/ui/button";
 import { Page, Skeleton } from "@/components/ui/panel";
@@ -32,6 +32,13 @@ export function DevicePage(): ReactNode {
   const search = useSearch({ from: "/app/devices/$deviceId" });
   const query = useDevice(deviceId);
   const tab = search.tab ?? "overview";
+  const tabs = useRef<HTMLElement>(null);
+  // On a phone the tabs scroll: the one shown is brought into sight.
+  useEffect(() => {
+    tabs.current
+      ?.querySelector("[aria-current]")
+      ?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [tab]);
   const gone = query.error instanceof Problem && [400, 404].includes(query.error.status);
   if (query.isError && (query.data === undefined || gone)) {
     return (
@@ -62,6 +69,7 @@ export function DevicePage(): ReactNode {
     <Page wide>
       {query.data === undefined ? <HeaderSkeleton /> : <DeviceHeader tagged={query.data} />}
       <nav
+        ref={tabs}
         aria-label="Device"
         className="-mx-4 flex gap-1 overflow-x-auto border-b border-line px-4 sm:-mx-6 sm:px-6"
       >

@@ -19,7 +19,8 @@ export function byInterface(
       addresses: [],
     };
     if (address.mac_address !== "") group.mac ??= address.mac_address;
-    group.addresses.push(address);
+    // An interface without an address is reported once, with an empty one.
+    if (address.ip_address !== "") group.addresses.push(address);
     groups.set(address.interface_name, group);
   }
   const rank = (group: { addresses: Address[] }) =>
@@ -67,6 +68,7 @@ export function NetworkTab({ id }: { id: string }) {
                   )
                 }
               >
+                {group.addresses.length === 0 && <p className="text-sm text-muted">No address.</p>}
                 <ul className="flex flex-col gap-1.5">
                   {group.addresses.map((address) => (
                     <li

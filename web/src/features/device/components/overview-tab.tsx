@@ -21,7 +21,9 @@ export function OverviewTab({ device }: { device: Device }) {
     <div className="flex flex-col gap-4">
       {stale && (
         <p className="rounded-lg border border-line bg-surface-2 px-4 py-2.5 text-sm">
-          {device.last_seen_at == null ? (
+          {device.status === "pending" ? (
+            "This device waits for approval. Until then it sends nothing."
+          ) : device.last_seen_at == null ? (
             "This device has not been heard of yet."
           ) : (
             <>

@@ -1,10 +1,11 @@
 // The line that enrols a machine, and the wait for the machine to appear.
 import { Link } from "@tanstack/react-router";
-import { CircleCheck } from "lucide-react";
+import { CircleCheck, Hourglass } from "lucide-react";
 import { StatusBadge } from "@/components/device/status";
 import { CopyButton } from "@/components/ui/copy";
 import { useNewDevices } from "@/features/enrollment/queries";
-import type { CreatedEnrollmentKey } from "@/lib/api/types";
+import type { CreatedEnrollmentKey, DeviceSummary } from "@/lib/api/types";
+import { cn } from "@/lib/cn";
 import { deviceName, systemName } from "@/lib/format/labels";
 
 export function InstallLine({ created }: { created: CreatedEnrollmentKey }) {
@@ -13,7 +14,7 @@ export function InstallLine({ created }: { created: CreatedEnrollmentKey }) {
       <p className="text-sm">On the Linux machine, in a terminal as root or with sudo:</p>
       <pre
         data-testid="install-line"
-        className="max-h-40 overflow-auto rounded-md border border-line bg-surface-2 p-3 font-mono text-xs leading-5 break-all whitespace-pre-wrap select-all"
+        className="max-h-52 overflow-auto rounded-md border border-line bg-surface-2 p-3 font-mono text-xs leading-5 break-all whitespace-pre-wrap select-all"
       >
         {created.install.linux}
       </pre>
@@ -54,27 +55,50 @@ export function WaitForDevice({ approval, onGo }: { approval: boolean; onGo: () 
   return (
     <ul role="status" className="flex flex-col gap-2">
       {found.map((device) => (
-        <li
-          key={device.id}
-          className="flex items-center gap-3 rounded-lg border border-online/40 bg-online-soft px-4 py-3 text-sm"
-        >
-          <CircleCheck size={18} className="shrink-0 text-online" aria-hidden />
-          <span className="min-w-0 flex-1">
-            <span className="block truncate font-medium">{deviceName(device)} is here</span>
-            <span className="flex flex-wrap gap-x-2 text-xs text-muted">
-              {systemName(device)} <StatusBadge device={device} />
-            </span>
-          </span>
-          <Link
-            to="/devices/$deviceId"
-            params={{ deviceId: device.id }}
-            onClick={onGo}
-            className="font-medium text-accent-ink hover:underline"
-          >
-            Open
-          </Link>
-        </li>
+        <Found key={device.id} device={device} onGo={onGo} />
       ))}
     </ul>
+  );
+}
+
+function Found({ device, onGo }: { device: DeviceSummary; onGo: () => void }) {
+  const waits = device.status === "pending";
+  const Icon = waits ? Hourglass : CircleCheck;
+  const link = "font-medium text-accent-ink hover:underline";
+  return (
+    <li
+      className={cn(
+        "flex items-center gap-3 rounded-lg border px-4 py-3 text-sm",
+        waits ? "border-warning/40 bg-warning-soft" : "border-online/40 bg-online-soft",
+      )}
+    >
+      <Icon
+        size={18}
+        className={cn("shrink-0", waits ? "text-warning" : "text-online")}
+        aria-hidden
+      />
+      <span className="min-w-0 flex-1">
+        <span className="block truncate font-medium">
+          {deviceName(device)} {waits ? "asks to be let in" : "is here"}
+        </span>
+        <span className="flex flex-wrap gap-x-2 text-xs text-muted">
+          {systemName(device)} <StatusBadge device={device} />
+        </span>
+      </span>
+      {waits ? (
+        <Link to="/settings/pending-devices" className={link}>
+          Look at it
+        </Link>
+      ) : (
+        <Link
+          to="/devices/$deviceId"
+          params={{ deviceId: device.id }}
+          onClick={onGo}
+          className={link}
+        >
+          Open
+        </Link>
+      )}
+    </li>
   );
 }

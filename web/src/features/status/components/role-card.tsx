@@ -12,11 +12,13 @@ const SILENT_MS = 30_000;
 
 type Gauge = RoleInfo["gauges"][number];
 
-/** `collector_heartbeats_total` on the collector's card -> `Heartbeats`. */
+/** `collector_heartbeats_total` on the collector's card -> `Heartbeats, total`. */
 export function gaugeLabel(name: string, role: string): string {
   const prefix = `${role.replaceAll("-", "_")}_`;
   const own = name.startsWith(prefix) ? name.slice(prefix.length) : name;
-  return humanize(own.replace(/_total$/, ""));
+  return own.endsWith("_total")
+    ? `${humanize(own.slice(0, -"_total".length))}, total`
+    : humanize(own);
 }
 
 function gaugeValue({ value, unit }: Gauge): string {
