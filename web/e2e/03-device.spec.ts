@@ -52,7 +52,11 @@ test("metrics by range, with a zoom that the URL holds", async ({ person }) => {
   await person.getByRole("group", { name: "Range" }).getByRole("button", { name: "24 h" }).click();
   await expect(person).toHaveURL(/range=24h/);
   await expect(graph.locator("canvas")).toBeVisible();
-  const box = await graph.locator(".u-over").boundingBox();
+  // The graph is drawn anew when its points become averages.
+  await expect(person.getByText(/with the lowest and highest/)).toBeVisible();
+  const area = graph.locator(".u-over");
+  await area.scrollIntoViewIfNeeded();
+  const box = await area.boundingBox();
   if (box === null) throw new Error("the graph has no area");
   await person.mouse.move(box.x + box.width * 0.5, box.y + 30);
   await person.mouse.down();
