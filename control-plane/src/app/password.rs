@@ -68,13 +68,19 @@ impl Passwords {
         Ok(same && known)
     }
 
+    /// The turn is the work's, not the caller's: who goes away while a hash is being made must not let
+    /// the next one in beside it.
     async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         let busy = || {
             metrics::counter!("breeze_password_hashes_refused_total").increment(1);
             ApiError::unavailable("Too many people sign in at once. Try again in a moment.")
         };
-        let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
-        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| busy())?;
+        let work = move || {
+            let _held = (waiting, turn);
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)
     }
 }
@@ -161,5 +167,30 @@ mod tests {
         assert!(passwords.verify("correct horse".to_owned().into(), Some(hash.clone())).await.expect("verifies"));
         assert!(!passwords.verify("wrong horse".to_owned().into(), Some(hash)).await.expect("verifies"));
         assert!(!passwords.verify("correct horse".to_owned().into(), None).await.expect("verifies"));
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_keeps_the_turn_until_the_work_is_done() {
+        let passwords = Passwords::new().expect("works");
+        let turns = passwords.turns.available_permits();
+        let (started, starts) = tokio::sync::oneshot::channel();
+        let (finish, finishes) = std::sync::mpsc::channel::<()>();
+        let asking = passwords.clone();
+        let request = tokio::spawn(async move {
+            let work = move || {
+                let _sent = started.send(());
+                let _dropped = finishes.recv();
+            };
+            asking.in_turn(work).await
+        });
+        starts.await.expect("starts");
+        request.abort();
+        assert!(request.await.expect_err("was dropped").is_cancelled());
+        assert_eq!(passwords.turns.available_permits(), turns - 1);
+        assert_eq!(passwords.waiting.available_permits(), MAX_WAITING - 1);
+        drop(finish);
+        let all = u32::try_from(turns).expect("few");
+        let back = tokio::time::timeout(std::time::Duration::from_secs(10), passwords.turns.acquire_many(all)).await;
+        assert!(back.is_ok(), "the turn comes back with the end of the work");
     }
 }

@@ -5,6 +5,10 @@
 //! The head of a chain holds its newest entry whole: the entry is committed there first and then
 //! copied to the log, so a crash between the two loses nothing (the next append copies it again).
 
+mod verify;
+
+pub use verify::{Broken, Fault, Verdict};
+
 use super::{
     Scope,
     error::ModelError,
@@ -18,6 +22,7 @@ use async_trait::async_trait;
 use breeze_proto::id::{AuditId, OrgId, PartnerId};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use parking_lot::Mutex as SyncMutex;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::{collections::HashMap, fmt, sync::Arc};
@@ -30,7 +35,7 @@ pub const LOG: MergeTable = MergeTable::new("audit", Family::Log);
 pub const TOPIC: &str = "audit";
 /// Entries of one partition of the log.
 pub const BLOCK_ENTRIES: u64 = 4096;
-/// Heads that one process remembers.
+/// Chains whose heads one process remembers.
 const MAX_HEADS: usize = 1_024;
 const HEAD: &[u8] = b"head";
 
@@ -103,12 +108,15 @@ pub struct Sealed {
     pub mac: String,
 }
 
+/// The head that this process wrote last and has copied. Held while one appends to the chain; other
+/// chains do not wait. Should two locks of one chain ever be about, the head's version decides.
+type Chain = Arc<Mutex<Option<Versioned<Sealed>>>>;
+
 /// The sequencer and reader of the chains.
 pub struct AuditLog {
     state: Arc<dyn State>,
     key: [u8; 32],
-    /// Heads that this process wrote last and has copied, by chain. Held while one appends.
-    heads: Mutex<HashMap<String, Versioned<Sealed>>>,
+    heads: SyncMutex<HashMap<String, Chain>>,
 }
 
 impl fmt::Debug for AuditLog {
@@ -121,7 +129,7 @@ impl AuditLog {
     /// `key` must not be in the store.
     #[must_use]
     pub fn new(state: Arc<dyn State>, key: [u8; 32]) -> Self {
-        Self { state, key, heads: Mutex::new(HashMap::new()) }
+        Self { state, key, heads: SyncMutex::default() }
     }
 
     /// Appends an entry to its chain; an entry that is there already (by its id) is left alone.
@@ -130,16 +138,14 @@ impl AuditLog {
     /// The store's, and [`ModelError::Conflict`] when other nodes append all the time.
     pub async fn append(&self, entry: Entry) -> Result<(), ModelError> {
         let chain = chain_of(entry.partner_id);
-        let mut heads = self.heads.lock().await;
+        let known = self.chain(&chain);
+        let mut known = known.lock().await;
         if self.state.get(Table::Merge(LOG), &ids_partition(&chain, entry.id), &entry.id.to_bytes()).await?.is_some() {
             return Ok(());
         }
-        if heads.len() >= MAX_HEADS {
-            heads.clear();
-        }
         for _ in 0..MAX_ATTEMPTS {
             // Taken out: after an error nobody knows whether it is still the head.
-            let head = match heads.remove(&chain) {
+            let head = match known.take() {
                 Some(known) => Some(known),
                 None => self.read_head(&chain).await?,
             };
@@ -155,11 +161,20 @@ impl AuditLog {
             let commit = Commit::new(HEADS, chain.clone()).assert(unchanged).put(HEAD, record::encode(&sealed));
             if let CommitOutcome::Applied { version } = self.state.commit(commit).await? {
                 self.copy(&chain, &sealed).await?;
-                heads.insert(chain, Versioned { version, value: sealed });
+                *known = Some(Versioned { version, value: sealed });
                 return Ok(());
             }
         }
         Err(record::contended())
+    }
+
+    /// The lock of a chain. Locks that nobody holds are forgotten when there are too many.
+    fn chain(&self, chain: &str) -> Chain {
+        let mut heads = self.heads.lock();
+        if heads.len() >= MAX_HEADS && !heads.contains_key(chain) {
+            heads.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        Arc::clone(heads.entry(chain.to_owned()).or_default())
     }
 
     /// The head as it is stored, copied to the log: whoever put it there may have died before that.

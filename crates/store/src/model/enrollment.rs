@@ -49,6 +49,10 @@ pub enum KeyState {
 }
 
 impl EnrollmentKeyRecord {
+    fn has_secret(&self, secret_sha256: &str) -> bool {
+        self.secret_sha256.as_bytes().ct_eq(secret_sha256.as_bytes()).into()
+    }
+
     #[must_use]
     pub fn state(&self, now_ms: u64) -> KeyState {
         if self.revoked_ms.is_some() {
@@ -190,6 +194,16 @@ pub async fn revoke(
     Err(record::contended())
 }
 
+/// Whether the secret is the key's, whatever else is to be said about it.
+///
+/// # Errors
+/// [`UseError::Unknown`] if not.
+pub async fn prove(state: &dyn State, id: EnrollmentKeyId, secret_sha256: &str) -> Result<(), UseError> {
+    let found = record::read::<EnrollmentKeyRecord>(state, KEYS, &id.to_bytes(), RECORD).await?;
+    let same = found.is_some_and(|found| found.value.has_secret(secret_sha256));
+    same.then_some(()).ok_or(UseError::Unknown)
+}
+
 /// Uses a key once for `device`. A device that used it before is let through again, as long as the
 /// key was not revoked: it may have lost the answer.
 ///
@@ -208,8 +222,7 @@ pub async fn admit(
         let found = record::read::<EnrollmentKeyRecord>(state, KEYS, &id.to_bytes(), RECORD).await?;
         let Some(found) = found else { return Err(UseError::Unknown) };
         let mut key = found.value;
-        let same: bool = key.secret_sha256.as_bytes().ct_eq(secret_sha256.as_bytes()).into();
-        if !same {
+        if !key.has_secret(secret_sha256) {
             return Err(UseError::Unknown);
         }
         let used_before = state.get(Table::Commit(KEYS), &id.to_bytes(), &use_row).await?.is_some();
