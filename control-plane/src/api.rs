@@ -2,6 +2,7 @@
 //! runs, how lists are paged. No business logic.
 
 pub mod access;
+pub mod client;
 pub mod cursor;
 pub mod extract;
 pub mod guard;

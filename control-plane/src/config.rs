@@ -1,7 +1,11 @@
 //! What the control plane is told at its start.
 
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 use url::Url;
 
 /// How the API is served.
@@ -28,6 +32,9 @@ pub struct Config {
     /// What people type; the dashboard's origin. Without it: `listen`.
     pub public_url: Option<Url>,
     pub tls: Tls,
+    /// Addresses of reverse proxies. Only their `X-Forwarded-For` and `X-Forwarded-Proto` are believed;
+    /// each must append to the former and set the latter.
+    pub trusted_proxies: Vec<IpAddr>,
     /// Holds the folder `keys`.
     pub data: PathBuf,
     /// Folder with `breeze-agent-linux-<arch>`, handed out by the installer.
@@ -48,6 +55,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             public_url: None,
             tls: Tls::default(),
+            trusted_proxies: Vec::new(),
             data: PathBuf::from("data"),
             agent_binaries: None,
             setup_link_s: 24 * 3600,
@@ -76,6 +84,12 @@ impl Config {
             anyhow::bail!("device_certificate_s must be at least 60, and is {}", self.device_certificate_s);
         }
         Ok(())
+    }
+
+    /// Whether it is a proxy whose word on who its clients are is taken.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|proxy| proxy.to_canonical() == address.to_canonical())
     }
 
     #[must_use]

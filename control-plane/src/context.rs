@@ -88,10 +88,11 @@ impl App {
     }
 
     /// Whether a browser's `Origin` is this server: as configured, or as the request's `Host` says.
+    /// `secure`: whether the browser speaks TLS.
     #[must_use]
-    pub fn is_own_origin(&self, origin: &str, host: Option<&str>) -> bool {
+    pub fn is_own_origin(&self, origin: &str, secure: bool, host: Option<&str>) -> bool {
         let Ok(parsed) = Url::parse(origin) else { return false };
-        let scheme = if self.serves_tls() { "https" } else { "http" };
+        let scheme = if secure { "https" } else { "http" };
         let by_host = host
             .and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok())
             .is_some_and(|own| own.origin() == parsed.origin());

@@ -45,6 +45,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 64;
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to answer.
+/// (One of HTTP/1.1 that sends no next request is gone after [`HEADER_TIMEOUT`].)
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long open requests have when draining begins.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
@@ -195,24 +199,27 @@ pub async fn serve(
         drain.graceful_shutdown(Some(DRAIN));
         std::future::pending::<()>().await;
     };
+    let admission = Admission::new(&switch.app.config.trusted_proxies);
     let service = axum::ServiceExt::<Request<Body>>::into_make_service_with_connect_info::<SocketAddr>(switch);
     macro_rules! limits {
         ($server:expr) => {{
             let builder = $server.http_builder();
             builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+            let mut http2 = builder.http2();
+            http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+            http2.keep_alive_interval(Some(KEEP_ALIVE_INTERVAL)).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         }};
     }
     let served = async move {
         match tls {
             None => {
-                let mut server = axum_server::from_tcp(listener)?.acceptor(Admission::default()).handle(handle);
+                let mut server = axum_server::from_tcp(listener)?.acceptor(admission).handle(handle);
                 limits!(server);
                 server.serve(service).await
             }
             Some(tls) => {
                 let mut server = axum_server::from_tcp_rustls(listener, tls)?
-                    .map(|acceptor| acceptor.handshake_timeout(HANDSHAKE_TIMEOUT).acceptor(Admission::default()))
+                    .map(|acceptor| acceptor.handshake_timeout(HANDSHAKE_TIMEOUT).acceptor(admission))
                     .handle(handle);
                 limits!(server);
                 server.serve(service).await

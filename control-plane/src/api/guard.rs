@@ -4,6 +4,7 @@
 use crate::{
     api::{
         Mutation, Principal,
+        client::Client,
         rate::{Class, network},
         router::Guard,
     },
@@ -12,22 +13,19 @@ use crate::{
     error::{ApiError, ProblemCode},
 };
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{Extensions, HeaderMap, header, request::Parts},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// The layer of one endpoint.
 pub(super) async fn stand(State((app, guard)): State<(App, Guard)>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let address = peer(&parts.extensions);
+    let client = Client::found(&parts.extensions);
     let mut left = None;
-    let admitted = admit(&app, &guard, &mut parts, address, &mut left).await;
+    let admitted = admit(&app, &guard, &mut parts, client, &mut left).await;
     let mut response = match admitted {
         Err(refused) => refused.into_response(),
         Ok(None) => next.run(Request::from_parts(parts, body)).await,
@@ -53,12 +51,15 @@ async fn admit(
     app: &App,
     guard: &Guard,
     parts: &mut Parts,
-    address: IpAddr,
+    client: Client,
     left: &mut Option<crate::api::rate::Left>,
 ) -> Result<Option<Mutation>, ApiError> {
     let principal = match guard.permission {
         None => {
-            *left = Some(app.limits.take(guard.class, network(address))?);
+            // Of enrolments the handler takes: honest ones are known by their key, not their address.
+            if guard.class != Class::Enroll {
+                *left = Some(app.limits.take(guard.class, network(client.address))?);
+            }
             None
         }
         Some(permission) => {
@@ -66,7 +67,7 @@ async fn admit(
                 Some(principal) => principal,
                 None => {
                     // A guess costs what any anonymous request costs.
-                    *left = Some(app.limits.take(Class::Public, network(address))?);
+                    *left = Some(app.limits.take(Class::Public, network(client.address))?);
                     return Err(ApiError::unauthenticated());
                 }
             };
@@ -80,7 +81,7 @@ async fn admit(
     };
     let Some(action) = guard.action else { return Ok(None) };
     let route = parts.extensions.get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
-    let mutation = Mutation::open(action, route, principal.clone(), address, &parts.headers)?;
+    let mutation = Mutation::open(action, route, principal.clone(), client, &parts.headers)?;
     parts.extensions.insert(mutation.clone());
     if let Some(principal) = principal {
         parts.extensions.insert(Arc::clone(&principal));
@@ -91,7 +92,7 @@ async fn admit(
 
 /// Permission, origin and CSRF of a mutation.
 fn allow(app: &App, guard: &Guard, parts: &Parts) -> Result<(), ApiError> {
-    check_origin(app, &parts.headers)?;
+    check_origin(app, Client::found(&parts.extensions).secure, &parts.headers)?;
     let Some(permission) = guard.permission else { return Ok(()) };
     let principal = parts.extensions.get::<Arc<Principal>>().ok_or_else(ApiError::unauthenticated)?;
     if principal.by_cookie() {
@@ -108,22 +109,15 @@ fn require(principal: &Principal, permission: &str) -> Result<(), ApiError> {
     if crate::api::access::grants(principal.role, permission) { Ok(()) } else { Err(ApiError::forbidden()) }
 }
 
-/// A browser says where a request comes from; it must be from here. Other clients say nothing.
-pub fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+/// A browser says where a request comes from; it must be from here. Other clients say nothing. `secure`:
+/// whether the browser speaks TLS.
+pub fn check_origin(app: &App, secure: bool, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    if app.is_own_origin(origin, host) {
+    if app.is_own_origin(origin, secure, host) {
         Ok(())
     } else {
         Err(ApiError::csrf("The Origin header names another site than this server."))
     }
-}
-
-/// Who is at the other end of the connection.
-#[must_use]
-pub fn peer(extensions: &Extensions) -> IpAddr {
-    extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip().to_canonical())
 }

@@ -1,7 +1,11 @@
 //! What surrounds every request: its id, a deadline, the log line, and headers that make browsers
 //! strict with the answer.
 
-use crate::{api::request_id, context::App, error::ApiError};
+use crate::{
+    api::{client::Client, request_id},
+    context::App,
+    error::ApiError,
+};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Uri, header},
@@ -17,6 +21,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The outermost layer.
 pub async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
     name_host(&mut request);
+    let client = Client::of(&app.config, app.serves_tls(), request.extensions(), request.headers());
+    request.extensions_mut().insert(client);
     let id = RequestId::generate();
     let started = Instant::now();
     let method = request.method().clone();
@@ -59,7 +65,7 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
     if is_api {
         set(header::CACHE_CONTROL, "no-store");
     }
-    if app.serves_tls() && !is_localhost {
+    if client.secure && !is_localhost {
         set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
     response

@@ -2,7 +2,7 @@
 //! audit entry is opened, handed to the commit of the change, and closed when there was no change.
 
 use crate::{
-    api::{Principal, request_id, router::Action, time::now_ms},
+    api::{Principal, client::Client, request_id, router::Action, time::now_ms},
     context::App,
     error::ApiError,
 };
@@ -20,6 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 /// Longest `Idempotency-Key`.
@@ -85,7 +86,7 @@ struct Inner {
     actor: Mutex<Actor>,
     resource: Mutex<Resource>,
     opened: AtomicBool,
-    address: IpAddr,
+    client: Client,
     user_agent: Option<String>,
     idempotency_key: Option<String>,
 }
@@ -99,7 +100,7 @@ impl Mutation {
         action: Action,
         route: String,
         principal: Option<Arc<Principal>>,
-        address: IpAddr,
+        client: Client,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -125,7 +126,7 @@ impl Mutation {
             actor: Mutex::new(actor),
             resource: Mutex::new(Resource::default()),
             opened: AtomicBool::new(false),
-            address,
+            client,
             user_agent: text("user-agent").map(|text| text.chars().take(MAX_USER_AGENT_CHARS).collect()),
             idempotency_key,
         })))
@@ -150,7 +151,13 @@ impl Mutation {
 
     #[must_use]
     pub fn address(&self) -> IpAddr {
-        self.0.address
+        self.0.client.address
+    }
+
+    /// Whether the caller speaks TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.0.client.secure
     }
 
     #[must_use]
@@ -183,7 +190,7 @@ impl Mutation {
             resource_name: resource.name,
             result,
             error_message: error,
-            ip_address: Some(self.0.address.to_string()),
+            ip_address: Some(self.0.client.address.to_string()),
             user_agent: self.0.user_agent.clone(),
             request_id: Some(request_id::current().to_string()),
             details: resource.details,
@@ -191,7 +198,8 @@ impl Mutation {
     }
 
     /// Closes the entry: what no commit took is written here. Malformed input is nobody's deed and is
-    /// not written; nor are strangers who never got as far as naming an account.
+    /// not written; nor are strangers who never got as far as naming an account. Of those who did, so
+    /// many are written as [`Denials`](super::rate::Denials) lets through; the rest is counted.
     pub(super) async fn close(&self, app: &App, status: StatusCode, code: &str) {
         let known = self.0.actor.lock().kind != ActorType::Anonymous || !self.0.resource.lock().kind.is_empty();
         let result = match status {
@@ -205,7 +213,18 @@ impl Mutation {
         };
         let Some(result) = result else { return };
         let error = (!code.is_empty()).then(|| code.to_owned());
-        if let Err(error) = app.audit.append(self.entry(result, error)).await {
+        let mut entry = self.entry(result, error);
+        if entry.actor_type == ActorType::Anonymous {
+            let Some(omitted) = app.limits.denials.admit(entry.partner_id, Instant::now()) else {
+                metrics::counter!("breeze_audit_denials_omitted_total").increment(1);
+                return;
+            };
+            if omitted > 0 {
+                // Anonymous entries carry no details of their own.
+                entry.details = serde_json::json!({ "omitted_before": omitted });
+            }
+        }
+        if let Err(error) = app.audit.append(entry).await {
             metrics::counter!("breeze_audit_append_failures_total").increment(1);
             tracing::error!(request.id = %request_id::current(), error = %error, "audit entry was not written");
         }

@@ -2,10 +2,16 @@
 //! maps are bounded: beyond that, strangers share one bucket.
 
 mod attempts;
+mod denials;
+mod enrolments;
+
+pub use denials::Denials;
+pub use enrolments::{Enrolments, Taken};
 
 use crate::error::ApiError;
 use attempts::Attempts;
 use axum::http::{HeaderMap, HeaderValue};
+use breeze_proto::id::PartnerId;
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -31,7 +37,7 @@ pub enum Class {
     Public,
     /// Attempts to sign in, set up or refresh: each may cost a password hash.
     SignIn,
-    /// Devices that enrol: hundreds may share one address.
+    /// Devices that enrol: taken by the handler, see [`Enrolments`].
     Enroll,
 }
 
@@ -113,7 +119,9 @@ pub struct Limits {
     session: Limit,
     public: Limit,
     sign_in: Limit,
-    enroll: Limit,
+    pub enrolments: Enrolments,
+    /// Entries that strangers cause, by chain.
+    pub denials: Denials<Option<PartnerId>>,
     /// An account from one address: an attacker elsewhere does not lock the owner out.
     account: Attempts,
 }
@@ -124,9 +132,8 @@ impl Default for Limits {
             session: Limit::new(500, Duration::from_millis(10)),
             public: Limit::new(200, Duration::from_millis(50)),
             sign_in: Limit::new(40, Duration::from_millis(500)),
-            // Thousands of machines may sit behind one address and come at once; secrets of 256 bits
-            // are not guessed, so this only bounds the work.
-            enroll: Limit::new(20_000, Duration::from_millis(5)),
+            enrolments: Enrolments::default(),
+            denials: Denials::default(),
             account: Attempts::new(10, Duration::from_secs(6)),
         }
     }
@@ -140,9 +147,8 @@ impl Limits {
     pub fn take(&self, class: Class, key: impl Hash) -> Result<Left, ApiError> {
         let limit = match class {
             Class::Session => &self.session,
-            Class::Public => &self.public,
+            Class::Public | Class::Enroll => &self.public,
             Class::SignIn => &self.sign_in,
-            Class::Enroll => &self.enroll,
         };
         limit.take(key).map_err(|wait| {
             metrics::counter!("breeze_api_rate_limited_total").increment(1);

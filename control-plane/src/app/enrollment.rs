@@ -5,6 +5,7 @@ use crate::{
         Caller, Mutation,
         access::{EnrollmentRead, EnrollmentWrite},
         mutation::{Actor, Resource},
+        rate::Taken,
         time::now_ms,
     },
     app::setup::check_name,
@@ -267,6 +268,8 @@ impl Admissions {
 /// # Errors
 /// Problems of the fields; `enrollment_key_…` and `device_rejected` (403).
 pub async fn enroll(app: &App, mutation: &Mutation, request: EnrollRequest) -> Result<EnrollResponse, ApiError> {
+    let secret = sha256_hex(request.secret.as_bytes());
+    prove_key(app, mutation, &request, &secret).await?;
     let csr = STANDARD.decode(&request.csr).map_err(|_| ApiError::field("csr", "is not base64"))?;
     let key = csr::check(&csr).map_err(|error| ApiError::field("csr", error.to_string()))?;
     let enrolled = facts(&request)?;
@@ -275,7 +278,6 @@ pub async fn enroll(app: &App, mutation: &Mutation, request: EnrollRequest) -> R
     let admitted = {
         // Those who use one key at once on this node wait for each other instead of conflicting.
         let _turn = app.admissions.turn(request.key_id).await;
-        let secret = sha256_hex(request.secret.as_bytes());
         enrollment::admit(&*app.state, request.key_id, &secret, device_id, now).await.map_err(key_refused)?
     };
     mutation.acts(Actor {
@@ -321,6 +323,16 @@ pub async fn enroll(app: &App, mutation: &Mutation, request: EnrollRequest) -> R
         Standing::Active => hand_out(app, &device, &key).await,
         Standing::Rejected | Standing::Decommissioned => Err(rejected()),
     }
+}
+
+/// Whoever does not know an enrolment key costs a look at it and no more, and soon not that.
+async fn prove_key(app: &App, mutation: &Mutation, request: &EnrollRequest, secret: &str) -> Result<(), ApiError> {
+    let limits = &app.limits.enrolments;
+    let taken = limits.begin(mutation.address(), request.key_id, secret)?;
+    if matches!(taken, Taken::OfNetwork(_)) {
+        enrollment::prove(&*app.state, request.key_id, secret).await.map_err(key_refused)?;
+    }
+    limits.proven(taken, request.key_id, secret).map(drop)
 }
 
 fn rejected() -> ApiError {

@@ -196,7 +196,7 @@ pub async fn open_browser_session(app: &App, mutation: &Mutation, user: &User) -
     let session = new_session(mutation, user, Kind::Browser, &secret);
     session::create(&*app.state, &session).await?;
     mutation.about(Resource::new("session", session.id).named(user.email.clone()));
-    let cookie = cookie(app, &join(session.id, &secret), BROWSER_LIFETIME)?;
+    let cookie = cookie(mutation, &join(session.id, &secret), BROWSER_LIFETIME)?;
     let principal = principal_of(app, session).await?.ok_or_else(ApiError::unauthenticated)?;
     Ok(SignedIn { principal, cookie })
 }
@@ -226,8 +226,8 @@ fn new_session(mutation: &Mutation, user: &User, kind: Kind, secret: &str) -> Se
 }
 
 /// `Set-Cookie`; an empty value with no lifetime takes it away.
-fn cookie(app: &App, value: &str, lifetime: Duration) -> Result<HeaderValue, ApiError> {
-    let secure = if app.serves_tls() { "; Secure" } else { "" };
+fn cookie(mutation: &Mutation, value: &str, lifetime: Duration) -> Result<HeaderValue, ApiError> {
+    let secure = if mutation.is_secure() { "; Secure" } else { "" };
     let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", lifetime.as_secs());
     HeaderValue::from_str(&text).map_err(ApiError::internal)
 }
@@ -236,9 +236,9 @@ fn cookie(app: &App, value: &str, lifetime: Duration) -> Result<HeaderValue, Api
 ///
 /// # Errors
 /// The store's.
-pub async fn sign_out(app: &App, principal: &Principal) -> Result<HeaderValue, ApiError> {
+pub async fn sign_out(app: &App, mutation: &Mutation, principal: &Principal) -> Result<HeaderValue, ApiError> {
     session::revoke(&*app.state, principal.session_id(), now_ms()).await?;
-    cookie(app, "", Duration::ZERO)
+    cookie(mutation, "", Duration::ZERO)
 }
 
 /// Tokens of a client that is not a browser.

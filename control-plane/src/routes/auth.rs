@@ -178,7 +178,11 @@ async fn get_session(State(app): State<App>, caller: Caller<OwnSession>) -> Resu
 
 /// Sign out
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
-async fn delete_session(State(app): State<App>, caller: Caller<OwnSession>) -> Result<Response, ApiError> {
-    let cookie = session::sign_out(&app, &caller).await?;
+async fn delete_session(
+    State(app): State<App>,
+    caller: Caller<OwnSession>,
+    mutation: Mutation,
+) -> Result<Response, ApiError> {
+    let cookie = session::sign_out(&app, &mutation, &caller).await?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }

@@ -1,7 +1,7 @@
 //! Health and metrics, at the root: for load balancers and Prometheus.
 
 use crate::{
-    api::{Api, guard},
+    api::{Api, client::Client},
     context::App,
     error::ApiError,
 };
@@ -38,10 +38,10 @@ async fn get_readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
 
 /// Metrics in Prometheus' format
 ///
-/// Answered to this machine only.
+/// Answered to this machine only, and to nobody who comes through a proxy.
 #[utoipa::path(get, path = "/metrics", tag = "system", responses((status = 200, content_type = "text/plain", body = String)))]
 async fn get_metrics(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    if !guard::peer(request.extensions()).is_loopback() {
+    if !Client::found(request.extensions()).local {
         return Err(ApiError::not_found("address"));
     }
     let render = app.render_metrics.as_ref().ok_or_else(|| ApiError::not_found("address"))?;

@@ -1,7 +1,7 @@
 //! `POST /ws-tickets` and `GET /ws`: live updates.
 
 use crate::{
-    api::{Action, Api, Caller, Query, access::OwnSession, guard::check_origin, time::now_ms},
+    api::{Action, Api, Caller, Query, access::OwnSession, client::Client, guard::check_origin, time::now_ms},
     app::session,
     context::App,
     error::ApiError,
@@ -9,7 +9,7 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    extract::{Extension, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -74,13 +74,14 @@ async fn create_ws_ticket(
 )]
 async fn open_ws(
     State(app): State<App>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     Query(params): Query<WsParams>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| ApiError::malformed("Open this address as a WebSocket."))?;
     // Before the ticket is looked at, so that a foreign page cannot even use one up.
-    check_origin(&app, &headers)?;
+    check_origin(&app, client.secure, &headers)?;
     let refused = ApiError::unauthenticated;
     let principal = app.live.tickets.redeem(&params.ticket, Instant::now()).ok_or_else(refused)?;
     if let Some(other) = session::authenticate(&app, &headers).await?

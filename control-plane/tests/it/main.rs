@@ -9,6 +9,7 @@ mod directory;
 mod enrollment;
 mod faults;
 mod filter;
+mod limits;
 mod live;
 mod setup;
 mod support;
