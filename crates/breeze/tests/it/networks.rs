@@ -121,15 +121,8 @@ async fn a_new_address_costs_neither_the_connection_nor_a_heartbeat() -> anyhow:
     agent.acknowledges(1).await?;
     figure("new address to the next acknowledgement", changed.elapsed());
     assert!(changed.elapsed() < Duration::from_secs(15), "{:?}", changed.elapsed());
-    let after = system
-        .device_that("the relay sees the new address", |device| {
-            device["public_ip"].as_str().is_some_and(|address| address.contains(OTHER_ADDRESS))
-        })
-        .await;
-    figure("new address to the API", changed.elapsed());
-    let connection = system.get(&format!("/devices/{id}")).await?["connection"].clone();
-    assert!(after.is_ok(), "{connection}");
-    assert_eq!(connection["transport"], "quic");
+    let after = system.get(&format!("/devices/{id}")).await?["connection"].clone();
+    assert_eq!((&after["since"], &after["transport"]), (&before["since"], &before["transport"]), "it moved: {after}");
     check(system, agent).await
 }
 
