@@ -33,8 +33,8 @@ use crate::{
     directory::{Feed, FeedConfig},
     keyring::{KeyFolder, Keyring},
     pki::{
-        CertificateAuthority, LocalCa, LocalSigner, Signer, authority::Authority, renewal::Renewals,
-        revocation::Revocations,
+        CertificateAuthority, LocalCa, LocalSigner, Signer, authority::Authority, certificates::Certificates,
+        renewal::Renewals, revocation::Revocations,
     },
 };
 use anyhow::Context as _;
@@ -46,7 +46,7 @@ use breeze_proto::{
     enroll::EnrollmentKey,
     v1::{Relay, SignedRoot},
 };
-use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::Identity};
+use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::LiveIdentity};
 use breeze_store::{
     metrics::Metrics,
     model::{audit::AuditLog, instance},
@@ -86,6 +86,7 @@ impl std::fmt::Debug for Deps {
 #[derive(Debug)]
 pub struct ControlPlane {
     app: App,
+    certificates: Arc<Certificates>,
     signer: Arc<dyn Signer>,
 }
 
@@ -189,16 +190,17 @@ impl ControlPlane {
         setup::deliver(&app, &record)
             .await
             .map_err(|error| anyhow::anyhow!("cannot make the first tenant: {error:?}"))?;
-        Ok(Self { app, signer })
+        let certificates = Arc::new(Certificates::new(Arc::clone(app.authority.ca())));
+        Ok(Self { app, certificates, signer })
     }
 
-    /// A certificate and key for a relay, good for a year. `names` are the host names and addresses
-    /// that agents connect to.
+    /// A certificate and key for a relay of this process, kept fresh while the control plane serves.
+    /// `names` are the host names and addresses that agents connect to.
     ///
     /// # Errors
     /// When a name is not one.
-    pub fn relay_identity(&self, relay_id: &str, names: &[String]) -> anyhow::Result<Identity> {
-        self.app.authority.ca().issue_server(&format!("breeze:relay:{relay_id}"), names)
+    pub fn relay_identity(&self, relay_id: &str, names: &[String]) -> anyhow::Result<LiveIdentity> {
+        self.certificates.issue(&format!("breeze:relay:{relay_id}"), names)
     }
 
     /// The certification authority's certificate, DER: what relays accept device certificates from.
@@ -232,10 +234,10 @@ impl ControlPlane {
     /// # Errors
     /// When the address is taken, certificates cannot be read, or store or bus refuse.
     pub async fn serve(self, relays: Vec<Relay>, shutdown: Shutdown) -> anyhow::Result<Handle> {
-        let Self { app, signer: _ } = self;
+        let Self { app, certificates, signer: _ } = self;
         app.authority.set_relays(relays).await?;
         let (listener, addr) = server::bind(&app.config)?;
-        let tls = server::tls(&app.config, &**app.authority.ca())?;
+        let tls = server::tls(&app.config, &certificates)?;
         app.address.get_or_init(|| addr);
         if app.config.public_url.is_none() && addr.ip().is_unspecified() {
             tracing::warn!(
@@ -258,6 +260,7 @@ impl ControlPlane {
             Ok(())
         });
         let regions = vec![app.config.region.clone()];
+        tasks.spawn("certificates", certificates.keep(shutdown.token()));
         let feed =
             Feed::new(Arc::clone(&app.directory), Arc::clone(&app.state), Arc::clone(&app.bus), FeedConfig { regions });
         tasks.spawn("directory", feed.run(shutdown.token()));

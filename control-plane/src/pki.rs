@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod ca;
+pub mod certificates;
 pub mod csr;
 pub mod renewal;
 pub mod revocation;

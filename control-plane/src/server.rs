@@ -9,7 +9,7 @@ use crate::{
     config::{Config, Tls},
     context::App,
     error::ApiError,
-    pki::CertificateAuthority,
+    pki::certificates::Certificates,
     routes, web,
 };
 use anyhow::Context as _;
@@ -25,7 +25,7 @@ use axum::{
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use bytes::Bytes;
 use hyper_util::rt::TokioTimer;
-use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::DnsName;
 use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
@@ -138,27 +138,16 @@ pub fn bind(config: &Config) -> anyhow::Result<(TcpListener, SocketAddr)> {
 ///
 /// # Errors
 /// When certificate or key cannot be read, or do not fit together.
-pub fn tls(config: &Config, ca: &dyn CertificateAuthority) -> anyhow::Result<Option<RustlsConfig>> {
-    let (chain, key) = match &config.tls {
+pub fn tls(config: &Config, certificates: &Certificates) -> anyhow::Result<Option<RustlsConfig>> {
+    let shown = match &config.tls {
         Tls::None => return Ok(None),
-        Tls::OwnCa => {
-            let identity = ca.issue_server("breeze:control-plane", &names(config))?;
-            (identity.chain_der, identity.key_der)
-        }
-        Tls::Files { cert, key } => {
-            let chain = CertificateDer::pem_file_iter(cert)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .with_context(|| format!("tls.files.cert: cannot read {}", cert.display()))?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .with_context(|| format!("tls.files.key: cannot read {}", key.display()))?;
-            (chain, key)
-        }
+        Tls::OwnCa => certificates.issue("breeze:control-plane", &names(config))?,
+        Tls::Files { cert, key } => certificates.read(cert, key)?,
     };
     let mut tls = rustls::ServerConfig::builder_with_provider(breeze_runtime::tls::provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("tls: certificate and key do not belong together")?;
+        .with_cert_resolver(Arc::new(shown));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(RustlsConfig::from_config(Arc::new(tls))))
 }

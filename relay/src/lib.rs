@@ -30,7 +30,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use breeze_bus::Bus;
 use breeze_proto::{trust::Root, v1};
-use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::Identity};
+use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::LiveIdentity};
 use relay::Relay;
 use rustls_pki_types::CertificateDer;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -42,8 +42,9 @@ pub const ROLE: &str = "relay";
 /// Who this relay is and whom it believes.
 #[derive(Debug, Clone)]
 pub struct RelayIdentity {
-    /// Server certificate and key, for QUIC and for both layers of TLS on the WebSocket.
-    pub server: Identity,
+    /// Server certificate and key, for QUIC and for both layers of TLS on the WebSocket. Whoever renews
+    /// them replaces them here.
+    pub server: LiveIdentity,
     /// Certification authorities of device certificates.
     pub client_ca: Vec<CertificateDer<'static>>,
     /// Says whose revocations count; whoever learns a successor stores it here.

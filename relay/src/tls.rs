@@ -35,18 +35,17 @@ impl Tls {
             .context("certification authorities of devices")?;
         let builder =
             || ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
-        let (certificates, key) = (&identity.server.chain_der, &identity.server.key_der);
+        let certificate = || Arc::new(identity.server.clone());
         let mut agents = builder()?
             .with_client_cert_verifier(Arc::new(DeviceVerifier::new(chain)))
-            .with_single_cert(certificates.clone(), key.clone_key())
-            .context("server certificate")?;
+            .with_cert_resolver(certificate());
         agents.alpn_protocols = vec![ALPN.to_vec()];
         agents.ticketer = ticketer;
         agents.session_storage = Arc::new(NoServerSessionStorage {});
         agents.send_tls13_tickets = 1;
         // 0-RTT could be replayed.
         agents.max_early_data_size = 0;
-        let mut outer = builder()?.with_no_client_auth().with_single_cert(certificates.clone(), key.clone_key())?;
+        let mut outer = builder()?.with_no_client_auth().with_cert_resolver(certificate());
         outer.alpn_protocols = vec![b"http/1.1".to_vec()];
         outer.session_storage = Arc::new(NoServerSessionStorage {});
         outer.send_tls13_tickets = 0;

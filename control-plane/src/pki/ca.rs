@@ -14,8 +14,8 @@ use std::{net::IpAddr, time::Duration};
 
 /// Lifetime of the authority's own certificate.
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// Lifetime of certificates of relays and of this server; made anew at every start.
-pub const SERVER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Lifetime of certificates of relays and of this server; made anew at every start and while they run.
+pub const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Certificates are valid from this long before they are made, for peers whose clock is behind.
 const BACKDATE: Duration = Duration::from_secs(48 * 3600);
 

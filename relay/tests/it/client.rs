@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -29,6 +30,8 @@ pub(crate) struct Agent {
     buffer: BytesMut,
     pub(crate) quic: Option<quinn::Connection>,
     pub(crate) resumed: bool,
+    /// What the relay has shown, inside; none when the session was resumed.
+    pub(crate) shown: Option<CertificateDer<'static>>,
     _endpoint: Option<quinn::Endpoint>,
 }
 
@@ -65,12 +68,15 @@ pub(crate) async fn quic_from(
         .expect("a valid configuration");
     let connection = connecting.await.map_err(|error| error.to_string())?;
     let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let shown = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let shown = shown.and_then(|chain| chain.first().cloned());
     Ok(Agent {
         reader: Box::new(receive),
         writer: Box::new(send),
         buffer: BytesMut::new(),
         quic: Some(connection),
         resumed: false,
+        shown,
         _endpoint: Some(endpoint.clone()),
     })
 }
@@ -107,6 +113,8 @@ pub(crate) async fn websocket(
         }
     });
     let inside = TlsConnector::from(config.clone()).connect("localhost".try_into()?, near).await?;
+    let shown =
+        inside.get_ref().1.peer_certificates().and_then(|chain| chain.first().map(|own| own.clone().into_owned()));
     let resumed = inside.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
     let (reader, writer) = tokio::io::split(inside);
     Ok(Agent {
@@ -115,6 +123,7 @@ pub(crate) async fn websocket(
         buffer: BytesMut::new(),
         quic: None,
         resumed,
+        shown,
         _endpoint: None,
     })
 }

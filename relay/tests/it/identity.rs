@@ -148,3 +148,33 @@ async fn silent_connections_are_bounded_and_make_room_when_they_go() {
     client::quic(&config, world.quic).await.expect("connected").greet(1, 1).await;
     client::websocket(&world, &config, "/agent").await.expect("connected").greet(1, 2).await;
 }
+
+/// The relay's certificate is renewed while it runs.
+#[tokio::test]
+async fn a_new_server_certificate_is_shown_to_who_comes_next_and_disturbs_nobody() {
+    let world = World::start().await;
+    let device = || world.pki.device(DeviceId::generate());
+    let first = world.pki.shown.certificate();
+    let (early, early_ws) = (client_config(&world, Some(device()), ALPN), client_config(&world, Some(device()), ALPN));
+    let mut agents = [
+        client::quic(&early, world.quic).await.expect("connected"),
+        client::websocket(&world, &early_ws, "/agent").await.expect("connected"),
+    ];
+    for agent in &mut agents {
+        agent.greet(1, 1).await;
+        assert_eq!(agent.shown.as_ref(), Some(&first));
+    }
+    world.pki.shown.replace(world.pki.server()).expect("a certificate and its key");
+    let second = world.pki.shown.certificate();
+    assert_ne!(first, second);
+    let late = client_config(&world, Some(device()), ALPN);
+    let quic = client::quic(&late, world.quic).await.expect("connected");
+    assert_eq!(quic.shown, Some(second.clone()));
+    let late = client_config(&world, Some(device()), ALPN);
+    let websocket = client::websocket(&world, &late, "/agent").await.expect("connected");
+    assert_eq!(websocket.shown, Some(second));
+    for mut agent in agents {
+        agent.send(heartbeats(1..=2)).await;
+        agent.until_stored(2).await;
+    }
+}

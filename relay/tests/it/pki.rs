@@ -8,7 +8,7 @@ use breeze_proto::{
         SignedRoot,
     },
 };
-use breeze_runtime::tls::Identity;
+use breeze_runtime::tls::{Identity, LiveIdentity};
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 use prost::Message;
@@ -21,9 +21,33 @@ pub(crate) struct Pki {
     issuer: Issuer<'static, KeyPair>,
     revocations: SigningKey,
     root: SigningKey,
+    /// What the relay shows.
+    pub(crate) shown: LiveIdentity,
 }
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+fn issue(
+    issuer: &Issuer<'static, KeyPair>,
+    name: SanType,
+    usage: ExtendedKeyUsagePurpose,
+    from: SystemTime,
+    to: SystemTime,
+) -> Identity {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![name];
+    params.extended_key_usages = vec![usage];
+    (params.not_before, params.not_after) = (from.into(), to.into());
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    Identity { chain_der: vec![certificate.der().clone()], key_der: PrivateKeyDer::Pkcs8(key.serialize_der().into()) }
+}
+
+fn server(issuer: &Issuer<'static, KeyPair>) -> Identity {
+    let now = SystemTime::now();
+    let name = SanType::DnsName("localhost".try_into().expect("ASCII"));
+    issue(issuer, name, ExtendedKeyUsagePurpose::ServerAuth, now - DAY, now + DAY)
+}
 
 impl Pki {
     pub(crate) fn new() -> Self {
@@ -32,9 +56,12 @@ impl Pki {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "test CA");
         let ca = params.self_signed(&key).expect("a certificate").der().clone();
+        let issuer = Issuer::new(params, key);
+        let shown = LiveIdentity::new(server(&issuer)).expect("a certificate and its key");
         Self {
             ca,
-            issuer: Issuer::new(params, key),
+            issuer,
+            shown,
             revocations: SigningKey::from_bytes(&[1; 32]),
             root: SigningKey::from_bytes(&[2; 32]),
         }
@@ -44,23 +71,8 @@ impl Pki {
         self.ca.clone()
     }
 
-    fn issue(&self, name: SanType, usage: ExtendedKeyUsagePurpose, from: SystemTime, to: SystemTime) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![name];
-        params.extended_key_usages = vec![usage];
-        (params.not_before, params.not_after) = (from.into(), to.into());
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Identity {
-            chain_der: vec![certificate.der().clone()],
-            key_der: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        }
-    }
-
     pub(crate) fn server(&self) -> Identity {
-        let now = SystemTime::now();
-        let name = SanType::DnsName("localhost".try_into().expect("ASCII"));
-        self.issue(name, ExtendedKeyUsagePurpose::ServerAuth, now - DAY, now + DAY)
+        server(&self.issuer)
     }
 
     pub(crate) fn device(&self, device: DeviceId) -> Identity {
@@ -70,7 +82,7 @@ impl Pki {
 
     pub(crate) fn device_between(&self, device: DeviceId, from: SystemTime, to: SystemTime) -> Identity {
         let name = SanType::URI(format!("breeze:device:{device}").try_into().expect("ASCII"));
-        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, from, to)
+        issue(&self.issuer, name, ExtendedKeyUsagePurpose::ClientAuth, from, to)
     }
 
     pub(crate) fn root(&self) -> Root {

@@ -175,7 +175,7 @@ impl World {
 
 pub(crate) async fn start_relay(pki: &Pki, bus: &Arc<MemoryBus>, config: Config, shutdown: &Shutdown) -> Handle {
     let identity = RelayIdentity {
-        server: pki.server(),
+        server: pki.shown.clone(),
         client_ca: vec![pki.ca()],
         root: Arc::new(ArcSwap::from_pointee(pki.root())),
     };
