@@ -29,8 +29,11 @@ pub struct Config {
     pub id: String,
     pub region: String,
     pub listen: SocketAddr,
-    /// What people type; the dashboard's origin. Without it: `listen`.
+    /// What people type; the dashboard's origin. Without it: `public_host` and the port that is listened
+    /// on, or else `listen`.
     pub public_url: Option<Url>,
+    /// Name or address by which people and agents reach this machine; IPv6 without brackets.
+    pub public_host: Option<String>,
     pub tls: Tls,
     /// Addresses of reverse proxies. Only their `X-Forwarded-For` and `X-Forwarded-Proto` are believed;
     /// each must append to the former and set the latter.
@@ -54,6 +57,7 @@ impl Default for Config {
             region: "local".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             public_url: None,
+            public_host: None,
             tls: Tls::default(),
             trusted_proxies: Vec::new(),
             data: PathBuf::from("data"),

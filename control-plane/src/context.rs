@@ -70,20 +70,23 @@ impl App {
     }
 
     /// The dashboard's origin, without a slash at its end. Who listens on every address should say
-    /// `public_url`: without it other machines cannot use what is written here.
+    /// `public_url` or `public_host`: without them other machines cannot use what is written here.
     #[must_use]
     pub fn origin(&self) -> String {
-        match &self.config.public_url {
-            Some(url) => url.origin().ascii_serialization(),
-            None => {
-                let scheme = if self.serves_tls() { "https" } else { "http" };
-                let address = self.address.get().copied().unwrap_or(self.config.listen);
-                if address.ip().is_unspecified() {
-                    format!("{scheme}://localhost:{}", address.port())
-                } else {
-                    format!("{scheme}://{address}")
-                }
+        if let Some(url) = &self.config.public_url {
+            return url.origin().ascii_serialization();
+        }
+        let scheme = if self.serves_tls() { "https" } else { "http" };
+        let address = self.address.get().copied().unwrap_or(self.config.listen);
+        match &self.config.public_host {
+            // As browsers write it: without the scheme's own port.
+            Some(host) => {
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                let origin = format!("{scheme}://{host}:{}", address.port());
+                Url::parse(&origin).map_or(origin, |url| url.origin().ascii_serialization())
             }
+            None if address.ip().is_unspecified() => format!("{scheme}://localhost:{}", address.port()),
+            None => format!("{scheme}://{address}"),
         }
     }
 
@@ -96,7 +99,7 @@ impl App {
         let by_host = host
             .and_then(|host| Url::parse(&format!("{scheme}://{host}")).ok())
             .is_some_and(|own| own.origin() == parsed.origin());
-        by_host || self.config.public_url.as_ref().is_some_and(|own| own.origin() == parsed.origin())
+        by_host || parsed.origin().ascii_serialization() == self.origin()
     }
 
     /// Delivers what a commit has just left in its partition, so that a following read sees it.

@@ -239,9 +239,10 @@ impl ControlPlane {
         let (listener, addr) = server::bind(&app.config)?;
         let tls = server::tls(&app.config, &certificates)?;
         app.address.get_or_init(|| addr);
-        if app.config.public_url.is_none() && addr.ip().is_unspecified() {
+        let is_named = app.config.public_url.is_some() || app.config.public_host.is_some();
+        if !is_named && addr.ip().is_unspecified() {
             tracing::warn!(
-                "public_url is not set: links and installers name localhost, which other machines cannot use"
+                "public_host is not set: links and installers name localhost, which other machines cannot use"
             );
         }
         let tasks = Tasks::new("control-plane", shutdown.clone());

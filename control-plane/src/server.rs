@@ -157,7 +157,7 @@ fn names(config: &Config) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let ip = config.listen.ip();
     if ip.is_unspecified() {
-        // Reached by whatever name the machine has; better names come with `public_url`.
+        // Reached by whatever name the machine has; better names come with `public_host`.
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         names.extend(Some(host.trim().to_owned()).filter(|host| DnsName::try_from(host.as_str()).is_ok()));
     } else {
@@ -166,6 +166,7 @@ fn names(config: &Config) -> Vec<String> {
     if let Some(host) = config.public_url.as_ref().and_then(|url| url.host_str()) {
         names.push(host.trim_start_matches('[').trim_end_matches(']').to_owned());
     }
+    names.extend(config.public_host.clone());
     names.sort();
     names.dedup();
     names

@@ -20,10 +20,13 @@ pub struct Config {
     pub quic_listen: SocketAddr,
     /// TCP address of the WebSocket listener; port 0 lets the system choose.
     pub wss_listen: SocketAddr,
-    /// "host:port" by which agents reach the QUIC listener, if not the bound address.
+    /// Name or address by which agents reach both listeners, if not the bound ones; IPv6 without brackets.
+    #[serde(default)]
+    pub public_host: Option<String>,
+    /// "host:port" by which agents reach the QUIC listener, if not `public_host` and the bound port.
     #[serde(default)]
     pub public_quic: Option<String>,
-    /// "host:port" by which agents reach the WebSocket listener, if not the bound address.
+    /// "host:port" by which agents reach the WebSocket listener, if not `public_host` and the bound port.
     #[serde(default)]
     pub public_wss: Option<String>,
     /// Folder of keys and of the last revocation set.

@@ -116,11 +116,16 @@ pub async fn start(
     tasks.spawn("status", stats::report(relay.clone(), shutdown.token()));
     tasks.spawn("drain", drain_all(relay.clone(), endpoint, shutdown, lanes_stop, drain));
 
+    let reached_at = |bound: SocketAddr| match &config.public_host {
+        Some(host) if host.contains(':') => format!("[{host}]:{}", bound.port()),
+        Some(host) => format!("{host}:{}", bound.port()),
+        None => bound.to_string(),
+    };
     let public = v1::Relay {
         id: config.id.clone(),
         region: config.region.clone(),
-        quic: config.public_quic.unwrap_or_else(|| quic_addr.to_string()),
-        wss: config.public_wss.unwrap_or_else(|| wss_addr.to_string()),
+        quic: config.public_quic.clone().unwrap_or_else(|| reached_at(quic_addr)),
+        wss: config.public_wss.clone().unwrap_or_else(|| reached_at(wss_addr)),
     };
     tracing::info!(relay.id = config.id, %quic_addr, %wss_addr, "relay listens");
     Ok(Handle { quic_addr, wss_addr, public, ready: relay.ready.clone(), tasks, deadline: drain + STOP_MARGIN })

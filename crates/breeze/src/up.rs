@@ -52,6 +52,10 @@ pub(crate) struct Arguments {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Address of a reverse proxy before the dashboard, whose X-Forwarded-For and X-Forwarded-Proto are
+    /// believed; may be given several times
+    #[arg(long = "trusted-proxy", value_name = "ADDR")]
+    trusted_proxies: Vec<IpAddr>,
     /// Write addresses, set-up link and an enrolment key here (mode 0600) once everything answers
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -137,23 +141,37 @@ impl Arguments {
         }
     }
 
-    /// The host that others use: as given, or the address that is listened on.
-    fn host(&self) -> anyhow::Result<String> {
-        if let Some(host) = &self.public_host {
-            ensure!(!host.contains(['/', ':', ' ']), "--public-host is a name or an address, without scheme and port");
-            return Ok(host.clone());
+    /// The name or address that others are to use; IPv6 without brackets.
+    fn public_host(&self) -> anyhow::Result<Option<String>> {
+        let Some(host) = &self.public_host else { return Ok(None) };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        if address.parse::<IpAddr>().is_ok() {
+            return Ok(Some(address.to_owned()));
         }
-        let ip = self.listen.ip();
         ensure!(
-            !ip.is_unspecified(),
-            "--listen {} is every address of this machine: say with --public-host by which name or address people and \
-             agents reach it",
-            self.listen
+            !host.is_empty() && !host.contains(['/', ':', ' ', '[', ']']),
+            "--public-host is a name or an address, without scheme and port"
         );
-        Ok(match ip {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        })
+        Ok(Some(host.clone()))
+    }
+
+    /// What agents call the relay, and its certificate must name: the public host, or the addresses that
+    /// are listened on.
+    fn names(&self) -> anyhow::Result<Vec<String>> {
+        if let Some(host) = self.public_host()? {
+            return Ok(vec![host]);
+        }
+        let Addresses { dashboard, quic, wss } = self.addresses();
+        for listen in [dashboard, quic, wss] {
+            ensure!(
+                !listen.ip().is_unspecified(),
+                "{listen} is every address of this machine: say with --public-host by which name or address people \
+                 and agents reach it"
+            );
+        }
+        let mut names = vec![quic.ip().to_string(), wss.ip().to_string()];
+        names.dedup();
+        Ok(names)
     }
 
     fn is_loopback(&self) -> bool {
@@ -211,10 +229,19 @@ mod tests {
 
     #[test]
     fn every_address_needs_a_name_to_be_reached_by() {
-        let error = parse(&["--listen", "0.0.0.0:443"]).host().expect_err("nobody can type 0.0.0.0");
-        assert!(error.to_string().contains("--public-host"));
+        for every in [["--listen", "0.0.0.0:443"], ["--listen", "[::]:443"], ["--relay-listen", "0.0.0.0:443"]] {
+            let error = parse(&every).names().expect_err("nobody can type 0.0.0.0");
+            assert!(error.to_string().contains("--public-host"));
+        }
         let named = parse(&["--listen", "0.0.0.0:443", "--public-host", "breeze.example.com"]);
-        assert_eq!(named.host().expect("named"), "breeze.example.com");
-        assert!(parse(&["--public-host", "https://x"]).host().is_err());
+        assert_eq!(named.names().expect("named"), ["breeze.example.com"]);
+        let apart = parse(&["--relay-listen", "10.0.0.1:443", "--relay-wss-listen", "10.0.0.2:443"]);
+        assert_eq!(apart.names().expect("named"), ["10.0.0.1", "10.0.0.2"]);
+        for wrong in ["https://x", "x:443", "[x]", ""] {
+            assert!(parse(&["--public-host", wrong]).names().is_err(), "{wrong}");
+        }
+        for address in ["2001:db8::1", "[2001:db8::1]"] {
+            assert_eq!(parse(&["--public-host", address]).names().expect("an address"), ["2001:db8::1"]);
+        }
     }
 }

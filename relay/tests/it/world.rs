@@ -46,6 +46,7 @@ pub(crate) fn config(folder: &Path, limits: Limits) -> Config {
         lanes: 1,
         quic_listen: any,
         wss_listen: any,
+        public_host: None,
         public_quic: None,
         public_wss: None,
         data_dir: folder.to_owned(),

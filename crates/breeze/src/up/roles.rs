@@ -74,7 +74,7 @@ impl Roles {
         engines: &Engines,
         runtimes: &Runtimes,
     ) -> anyhow::Result<Self> {
-        let host = arguments.host()?;
+        let names = arguments.names()?;
         let state: Arc<dyn State> = engines.state.clone();
         let bus: Arc<dyn breeze_bus::Bus> = engines.bus.clone();
         let metrics: Arc<dyn Metrics> = engines.metrics.clone();
@@ -94,7 +94,7 @@ impl Roles {
             metrics: Arc::clone(&metrics),
             render_metrics: Some(Arc::new(move || recorder.render())),
         };
-        let config = control_config(arguments, at.dashboard, &host)?;
+        let config = control_config(arguments, at.dashboard)?;
         let opening = ControlPlane::open(config, deps);
         let control = runtimes.control.spawn(opening).await?.context("control plane")?;
 
@@ -110,8 +110,8 @@ impl Roles {
 
         let relay_shutdown = Shutdown::new();
         let relaying = breeze_relay::start(
-            relay_config(arguments, at, &host)?,
-            relay_identity(&control, &host)?,
+            relay_config(arguments, at)?,
+            relay_identity(&control, &names)?,
             bus,
             relay_shutdown.clone(),
         );
@@ -178,58 +178,46 @@ impl Roles {
     }
 }
 
-fn control_config(
-    arguments: &Arguments,
-    listen: SocketAddr,
-    host: &str,
-) -> anyhow::Result<breeze_control_plane::Config> {
+fn control_config(arguments: &Arguments, listen: SocketAddr) -> anyhow::Result<breeze_control_plane::Config> {
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(cert), Some(key)) => Tls::Files { cert: cert.clone(), key: key.clone() },
         _ if arguments.is_loopback() => Tls::None,
         _ => Tls::OwnCa,
     };
-    // The control plane knows best how to write an address that it binds itself.
-    let public_url = match &arguments.public_host {
-        Some(_) if listen.port() != 0 => {
-            let scheme = if tls == Tls::None { "http" } else { "https" };
-            Some(format!("{scheme}://{host}:{}", listen.port()).parse().context("--public-host")?)
-        }
-        Some(_) | None => None,
-    };
     Ok(breeze_control_plane::Config {
         region: REGION.into(),
         listen,
-        public_url,
+        public_host: arguments.public_host()?,
         tls,
         data: arguments.data.clone(),
+        trusted_proxies: arguments.trusted_proxies.clone(),
         agent_binaries: arguments.agent_binaries.clone(),
         heartbeat_interval_s: arguments.heartbeat_interval,
         ..breeze_control_plane::Config::default()
     })
 }
 
-fn relay_config(arguments: &Arguments, at: Addresses, host: &str) -> anyhow::Result<breeze_relay::Config> {
-    let public = |address: SocketAddr| {
-        (arguments.public_host.is_some() && address.port() != 0).then(|| format!("{host}:{}", address.port()))
-    };
+fn relay_config(arguments: &Arguments, at: Addresses) -> anyhow::Result<breeze_relay::Config> {
     Ok(breeze_relay::Config {
         id: RELAY_ID.into(),
         region: REGION.into(),
         lanes: LANES,
         quic_listen: at.quic,
         wss_listen: at.wss,
-        public_quic: public(at.quic),
-        public_wss: public(at.wss),
+        // The ports are those that are bound.
+        public_host: arguments.public_host()?,
+        public_quic: None,
+        public_wss: None,
         data_dir: arguments.data.join("relay"),
         drain_ms: 3_000,
         limits: breeze_relay::Limits::default(),
     })
 }
 
-fn relay_identity(control: &ControlPlane, host: &str) -> anyhow::Result<RelayIdentity> {
+fn relay_identity(control: &ControlPlane, names: &[String]) -> anyhow::Result<RelayIdentity> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     Ok(RelayIdentity {
-        server: control.relay_identity(RELAY_ID, &[host.trim_matches(['[', ']']).to_owned()])?,
+        server: control.relay_identity(RELAY_ID, names)?,
         client_ca: vec![control.ca_certificate_der().into()],
         root: Arc::new(ArcSwap::from_pointee(newest_root(control.roots(), now_s)?)),
     })
