@@ -9,6 +9,7 @@ mod disk_full;
 mod enrolment;
 mod first_heartbeat;
 mod hostile;
+mod installer;
 mod networks;
 mod restart;
 mod spool;
