@@ -260,8 +260,8 @@ impl ControlPlane {
             outbox.run(stop.cancelled_owned()).await;
             Ok(())
         });
-        let regions = vec![app.config.region.clone()];
         tasks.spawn("certificates", certificates.keep(shutdown.token()));
+        let regions = vec![app.config.region.clone()];
         let feed =
             Feed::new(Arc::clone(&app.directory), Arc::clone(&app.state), Arc::clone(&app.bus), FeedConfig { regions });
         tasks.spawn("directory", feed.run(shutdown.token()));
