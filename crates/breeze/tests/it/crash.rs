@@ -31,6 +31,10 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_a_kill() -> anyhow::Result<(
 mod long {
     #[tokio::test]
     async fn nothing_acknowledged_is_lost_or_doubled_by_many_kills() -> anyhow::Result<()> {
-        super::killed_under_load(15).await
+        // Agents wait longer after each connection that did not last a minute: fresh ones each time.
+        for _ in 0..5 {
+            super::killed_under_load(3).await?;
+        }
+        Ok(())
     }
 }
