@@ -7,13 +7,14 @@ use crate::{
     pki::{CertificateAuthority, csr},
 };
 use breeze_proto::{
-    id::DeviceId,
+    id::{AuditId, DeviceId},
     v1::{IssuedCertificate, RenewProof, RenewReply, renew_reply::Result as Reply},
 };
 use breeze_store::{
     model::{
         Scope,
-        device::{self, Standing},
+        audit::{ActorType, AuditResult, Entry, Intent},
+        device::{self, DeviceConfig, Standing},
         error::ModelError,
         trust,
     },
@@ -27,7 +28,8 @@ use subtle::ConstantTimeEq as _;
 
 /// How long a challenge may be answered.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(300);
-/// An expired certificate may renew this long; later a person must approve.
+/// An expired certificate may renew this long; later the device must be enrolled again. Relays refuse
+/// such a certificate already.
 pub const EXPIRED_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What the proof's signature begins with.
 pub const PROOF_PREFIX: &[u8] = b"breeze/v1/renew\0";
@@ -76,7 +78,6 @@ impl Renewals {
         let outcome = match &result {
             Reply::Issued(_) => "issued",
             Reply::Refused(_) => "refused",
-            Reply::NeedsApproval(_) => "needs_approval",
         };
         metrics::counter!("breeze_certificate_renewals_total", "outcome" => outcome).increment(1);
         RenewReply { result: Some(result) }
@@ -113,14 +114,39 @@ impl Renewals {
         }
         let grace = u64::try_from(EXPIRED_GRACE.as_millis()).unwrap_or(u64::MAX);
         if now_ms() > record.certificate_expires_ms.saturating_add(grace) {
-            return Ok(Reply::NeedsApproval(true));
+            return refused("The certificate expired more than a year ago; enrol the device again.");
         }
         let issued = self.ca.issue_device(id, &key, self.lifetime)?;
         let public_key = hex::encode(&key.spki);
-        device::record_certificate(&*self.state, id, &public_key, issued.expires_unix_s * 1_000, now_ms()).await?;
+        let expires_ms = issued.expires_unix_s * 1_000;
+        let intent = renewal_of(record, expires_ms);
+        device::record_certificate(&*self.state, id, &public_key, expires_ms, Some(&intent), now_ms()).await?;
         Ok(Reply::Issued(IssuedCertificate {
             certificate_der: issued.der.into(),
             chain_der: vec![Bytes::copy_from_slice(self.ca.certificate_der())],
         }))
     }
+}
+
+/// The device itself renews; which relay passed it on does not matter.
+fn renewal_of(device: &DeviceConfig, expires_ms: u64) -> Intent {
+    Intent::new(Entry {
+        id: AuditId::generate(),
+        timestamp_ms: now_ms(),
+        partner_id: Some(device.partner_id),
+        org_id: Some(device.org_id),
+        actor_type: ActorType::Agent,
+        actor_id: Some(device.id.to_string()),
+        actor_email: None,
+        action: "device.certificate.renew".into(),
+        resource_type: Some("device".into()),
+        resource_id: Some(device.id.to_string()),
+        resource_name: Some(device.enrolled.hostname.clone()),
+        result: AuditResult::Success,
+        error_message: None,
+        ip_address: None,
+        user_agent: None,
+        request_id: None,
+        details: serde_json::json!({ "expires_ms": expires_ms }),
+    })
 }

@@ -16,7 +16,7 @@ use breeze_store::model::{
 };
 use bytes::Bytes;
 use prost::Message;
-use rcgen::SigningKey as _;
+use rcgen::{PublicKeyData as _, SigningKey as _};
 use sha2::{Digest as _, Sha256};
 use std::time::{Duration, Instant};
 
@@ -194,5 +194,32 @@ async fn a_device_is_told_what_it_does_not_have_yet() {
     let fast: v1::AgentConfig = root.open(Role::Config, &fast, now_s()).expect("config");
     assert!(fast.version > config.version && fast.heartbeat_interval_ms == 1_000);
     assert!(fast.expires_unix_s <= now_s() + 300, "a fast interval always ends soon");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewal_is_an_entry_of_the_device_and_one_that_is_too_late_says_what_to_do() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let (first, second) = (Device::new(), Device::new());
+    let id = enrolled(&server, &first).await;
+    let fresh = challenge(&server, id).await;
+    assert!(matches!(renew(&server, id, &fresh, &first, &second).await, Reply::Issued(_)));
+    let entry = crate::support::eventually("the entry", || async {
+        let log = admin.get("/api/v1/audit/logs").await;
+        let mut entries = log.body["data"].as_array().expect("data").clone().into_iter();
+        entries.find(|entry| entry["action"] == "device.certificate.renew")
+    })
+    .await;
+    assert_eq!((&entry["actor_type"], &entry["result"]), (&"agent".into(), &"success".into()));
+    assert_eq!((&entry["resource_id"], &entry["actor_id"]), (&id.to_string().into(), &id.to_string().into()));
+
+    let app = server.handle.app();
+    let key = hex::encode(second.pair.subject_public_key_info());
+    let long_ago = now_s().saturating_sub(366 * 24 * 3_600) * 1_000;
+    device::record_certificate(&*app.state, id, &key, long_ago, None, now_s() * 1_000).await.expect("records");
+    let fresh = challenge(&server, id).await;
+    let Reply::Refused(text) = renew(&server, id, &fresh, &second, &first).await else { panic!("renewed") };
+    assert!(text.contains("enrol the device again"), "{text}");
     server.stop().await;
 }

@@ -1,5 +1,6 @@
 //! `breeze`: every server role as a subcommand, and `breeze up`, all of them in one process.
 
+mod admin;
 mod up;
 
 use breeze_runtime::telemetry::{self, LogFormat};
@@ -36,6 +37,8 @@ enum LogStyle {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::Arguments>),
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Print the API's OpenAPI document.
     Openapi,
 }
@@ -54,9 +57,10 @@ fn main() -> ExitCode {
 fn try_main(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Openapi => {
-            print(&breeze_control_plane::openapi_json());
+            print(&format!("{}\n", breeze_control_plane::openapi_json()));
             Ok(())
         }
+        Command::Admin(command) => admin::run(&command, &mut |line| print(&format!("{line}\n"))),
         Command::Up(up) => {
             let format = match arguments.log_format {
                 LogStyle::Text => LogFormat::Text,
@@ -76,5 +80,5 @@ fn say(line: &str) {
 
 #[expect(clippy::print_stdout, reason = "the document is what was asked for")]
 fn print(text: &str) {
-    println!("{text}");
+    print!("{text}");
 }

@@ -88,7 +88,7 @@ async fn the_usual_way(transport: Transport) {
         .await;
     agent.send(agent_frame::Body::RenewProof(RenewProof { challenge, ..Default::default() })).await;
     let reply = agent.until(|frame| if let relay_frame::Body::RenewReply(reply) = frame { reply.result } else { None });
-    assert_eq!(reply.await, renew_reply::Result::NeedsApproval(true));
+    assert_eq!(reply.await, renew_reply::Result::Refused("not today".into()));
 
     assert!(world.push(device, 0, relay_frame::Body::Ping(Ping { token: 8 })).await);
     agent.until(|frame| matches!(frame, relay_frame::Body::Ping(Ping { token: 8 })).then_some(())).await;

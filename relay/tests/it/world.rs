@@ -214,7 +214,7 @@ async fn answer_all(bus: &Arc<MemoryBus>, snapshot: &Arc<Mutex<SignedDocument>>)
     let challenge = ChallengeReply { challenge: Bytes::from_static(b"challenge") };
     answer(bus, subject::CA_CHALLENGE, move |_| challenge.encode_to_vec()).await;
     answer(bus, subject::CA_RENEW, |_| {
-        RenewReply { result: Some(renew_reply::Result::NeedsApproval(true)) }.encode_to_vec()
+        RenewReply { result: Some(renew_reply::Result::Refused("not today".into())) }.encode_to_vec()
     })
     .await;
 }

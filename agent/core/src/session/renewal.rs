@@ -18,6 +18,10 @@ const RETRY_US: u64 = 10 * MINUTE;
 /// While nothing else can be done.
 const RENEW_ONLY_RETRY_US: u64 = MINUTE;
 const MAX_CHALLENGE_BYTES: usize = 256;
+/// A certificate that expired so long ago is let in nowhere, not even to renew.
+const RENEWABLE_S: u64 = 365 * 24 * 3600;
+const TOO_OLD: &str = "the certificate expired more than a year ago and no relay lets it in: enrol this device \
+                       again with an enrolment key";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -110,7 +114,17 @@ impl<S: Storage> Session<S> {
     }
 
     pub(super) fn drive_renewal(&mut self, now: Now) {
-        let Some(link) = self.links.ready() else { return };
+        let Some(link) = self.links.ready() else {
+            let end_s = self.renewal.certificate.not_after_s.saturating_add(RENEWABLE_S);
+            if self.renewal.trouble.is_empty() && self.now_s(now) > end_s {
+                TOO_OLD.clone_into(&mut self.renewal.trouble);
+            }
+            return;
+        };
+        if self.renewal.trouble == TOO_OLD {
+            // Our clock was wrong.
+            self.renewal.trouble.clear();
+        }
         match self.renewal.stage {
             Stage::Idle { not_before_us } => {
                 let due = self.renew_only() || self.now_s(now) >= self.renewal.half_life_s();
@@ -157,9 +171,6 @@ impl<S: Storage> Session<S> {
             Some(renew_reply::Result::Refused(text)) => {
                 let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
                 self.renewal_failed(text, now);
-            }
-            Some(renew_reply::Result::NeedsApproval(_)) => {
-                self.renewal_failed("renewal waits for somebody's approval".into(), now);
             }
             None => self.renewal_failed("the server's answer was not understood".into(), now),
         }

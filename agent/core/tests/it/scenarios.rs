@@ -227,3 +227,17 @@ fn frames_that_say_nothing_known_are_skipped() {
     world.run(MINUTE);
     world.check();
 }
+
+#[test]
+fn a_certificate_that_no_relay_lets_in_any_more_says_what_to_do() {
+    let mut world = World::new(31);
+    world.run(MINUTE);
+    world.sleep(400 * DAY_S.unsigned_abs() * SECOND);
+    world.partition(10 * MINUTE);
+    world.run(MINUTE);
+    assert_eq!(status(&world).renewal_trouble, "", "it may renew yet");
+    world.sleep(60 * DAY_S.unsigned_abs() * SECOND);
+    world.partition(10 * MINUTE);
+    world.run(MINUTE);
+    assert!(status(&world).renewal_trouble.contains("enrol this device again"), "{}", status(&world).renewal_trouble);
+}

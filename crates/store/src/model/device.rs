@@ -235,7 +235,8 @@ pub async fn decide(
     put(state, seen, device, vec![intent.item()], now_ms).await
 }
 
-/// Records a certificate that is about to be handed out, so that its key can prove a renewal.
+/// Records a certificate that is about to be handed out, so that its key can prove a renewal. `intent`: the
+/// entry of a renewal.
 ///
 /// # Errors
 /// The store's; [`ModelError::Conflict`] unless the device is active.
@@ -244,6 +245,7 @@ pub async fn record_certificate(
     id: DeviceId,
     public_key_hex: &str,
     expires_ms: u64,
+    intent: Option<&Intent>,
     now_ms: u64,
 ) -> Result<(), ModelError> {
     for _ in 0..MAX_ATTEMPTS {
@@ -256,7 +258,7 @@ pub async fn record_certificate(
         device.keys.insert(0, public_key_hex.to_owned());
         device.keys.truncate(2);
         device.certificate_expires_ms = expires_ms;
-        match put(state, &seen, device, Vec::new(), now_ms).await {
+        match put(state, &seen, device, intent.map(Intent::item).into_iter().collect(), now_ms).await {
             Ok(_) => return Ok(()),
             Err(ModelError::Version) => {}
             Err(error) => return Err(error),
