@@ -191,7 +191,6 @@ fn control_config(arguments: &Arguments, listen: SocketAddr) -> anyhow::Result<b
         tls,
         data: arguments.data.clone(),
         trusted_proxies: arguments.trusted_proxies.clone(),
-        trusted_proxies: arguments.trusted_proxies.clone(),
         agent_binaries: arguments.agent_binaries.clone(),
         heartbeat_interval_s: arguments.heartbeat_interval,
         ..breeze_control_plane::Config::default()
