@@ -19,7 +19,19 @@ const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
+}
+
+/// The lock, given back when it is dropped. Closing the file would do that only with its last copy, and a
+/// program that this process is just about to start has one until it runs.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // If this fails, closing the file remains.
+        let _ = self.0.unlock();
+    }
 }
 
 impl StateDir {
@@ -37,7 +49,7 @@ impl StateDir {
             .open(&lock_path)
             .with_context(|| format!("cannot open {}", lock_path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(Lock(lock)) }),
             Err(fs::TryLockError::WouldBlock) => bail!(
                 "another breeze-agent uses {}: stop it first, or choose another directory with --state",
                 path.display()
@@ -136,4 +148,22 @@ impl StateDir {
 pub fn create_private(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
     process::restrict_to_owner(path).with_context(|| format!("cannot restrict {} to its owner", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_given_back_even_while_a_copy_of_its_file_is_open() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let dir = StateDir::lock(folder.path()).expect("locks");
+        // As a child has it between its fork and its exec.
+        let Some(Lock(file)) = &dir._lock else { panic!("a lock") };
+        let copy = file.try_clone().expect("a copy");
+        assert!(StateDir::lock(folder.path()).is_err(), "it is taken");
+        drop(dir);
+        StateDir::lock(folder.path()).expect("it is free again");
+        drop(copy);
+    }
 }
