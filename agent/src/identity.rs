@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
+/// Where the device's key lies, as it is reported: in [`IDENTITY_FILE`], its owner's alone to read.
+pub const KEY_PROTECTION: &str = "file";
 const IDENTITY_FILE: &str = "identity.json";
 const STATE_FILE: &str = "state.pb";
 const FORMAT: u32 = 1;

@@ -144,6 +144,7 @@ fn facts(n: usize) -> DeviceFacts {
             os_version: format!("{}", 10 + n % 3),
             os_build: format!("{}", 19_000 + n % 40),
             architecture: "amd64".into(),
+            ..HostFacts::default()
         }),
         agent_version: format!("0.1.{}", n % 4),
         cpu_model: format!("Intel(R) Core(TM) i{}-{}00", 3 + n % 5, 80 + n % 30),

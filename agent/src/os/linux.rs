@@ -107,6 +107,7 @@ impl OperatingSystem for Linux {
             os_version: cut(release.get("PRETTY_NAME").map_or("Linux", String::as_str)),
             os_build: read_value("/proc/sys/kernel/osrelease"),
             architecture: architecture().into(),
+            ..HostFacts::default()
         }
     }
 

@@ -128,6 +128,7 @@ impl OperatingSystem for Portable {
             os_version: cut(sysinfo::System::long_os_version().unwrap_or_default().trim()),
             os_build: cut(&native::os_build()),
             architecture: architecture().into(),
+            ..HostFacts::default()
         }
     }
 

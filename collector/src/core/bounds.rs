@@ -36,6 +36,7 @@ pub fn host(host: v1::HostFacts) -> v1::HostFacts {
         os_version: text(host.os_version),
         os_build: text(host.os_build),
         architecture: text(host.architecture),
+        key_protection: text(host.key_protection),
     }
 }
 

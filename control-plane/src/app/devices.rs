@@ -34,6 +34,10 @@ pub struct Device {
     #[serde(flatten)]
     pub summary: DeviceSummary,
     pub os_build: String,
+    /// Where its private key lies: "file", readable by the device's administrator; null until it has
+    /// told.
+    #[schema(required)]
+    pub key_protection: Option<String>,
     /// Name of the enrolment key that it came with.
     #[schema(required)]
     pub enrolled_by: Option<String>,
@@ -107,9 +111,12 @@ async fn describe(app: &App, scope: &Scope, seen: &Seen) -> Result<Device, ApiEr
         Some(host) => host.os_build.clone(),
         None => config.enrolled.os_build.clone(),
     };
+    let key_protection =
+        facts.host.as_ref().map(|host| host.key_protection.clone()).filter(|protection| !protection.is_empty());
     let online = summary.status == crate::directory::Status::Online.name();
     Ok(Device {
         os_build,
+        key_protection,
         enrolled_by: Some(config.enrollment_key_name.clone()).filter(|name| !name.is_empty()),
         heartbeat_interval_s: f64::from(app.authority.heartbeat_ms()) / 1000.0,
         clock_offset_ms: latest.as_ref().map(|latest| latest.clock_offset_us as f64 / 1000.0),

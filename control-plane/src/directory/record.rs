@@ -32,6 +32,7 @@ impl ConfigRecord {
             os_version: device.enrolled.os_version,
             os_build: device.enrolled.os_build,
             architecture: device.enrolled.architecture,
+            ..HostFacts::default()
         };
         Some(Self {
             organization: device.org_id,
