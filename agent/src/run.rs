@@ -22,7 +22,7 @@ use breeze_agent_core::{
 };
 use breeze_proto::{
     inventory::SectionHash,
-    v1::{InventorySection, IssuedCertificate},
+    v1::{HostFacts, InventorySection, IssuedCertificate},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -142,20 +142,23 @@ impl Agent {
         if machine != identity.machine {
             // A copy of the disk in another machine: another installation, and numbers of its own.
             tracing::warn!("this state directory comes from another machine");
+            // The numbers first: after a crash in between, the next start does both again.
+            spool.update_counters(|counters| counters.incarnation = 0);
+            if let Some(trouble) = spool.trouble() {
+                anyhow::bail!("the spool cannot be told that it was copied: {trouble}");
+            }
             identity.machine = machine;
             identity.instance_nonce = rand::random();
             identity.save(&dir)?;
-            spool.update_counters(|counters| counters.incarnation = 0);
         }
-        let time_floor_s = spool.counters().server_us / 1_000_000;
-        let dialer = Dialer::new(&identity, documents.root(), proxy.clone(), time_floor_s);
+        let dialer = Dialer::new(&identity, documents.root(), proxy.clone());
         let start = Start {
             identity: Identity {
                 device: identity.device,
                 instance_nonce: identity.instance_nonce,
                 boot_id: system.boot_id(),
                 agent_version: VERSION.to_owned(),
-                host: system.host_facts(),
+                host: HostFacts { key_protection: identity::KEY_PROTECTION.to_owned(), ..system.host_facts() },
             },
             documents,
             revoked: state.revoked,
@@ -336,8 +339,7 @@ impl Agent {
     }
 
     fn redial(&mut self) {
-        let floor = self.session.spool().counters().server_us / 1_000_000;
-        self.dialer = Dialer::new(&self.identity, self.session.documents().root(), self.proxy.clone(), floor);
+        self.dialer = Dialer::new(&self.identity, self.session.documents().root(), self.proxy.clone());
     }
 
     /// Writes the status file if there is news; how long it may wait before it is tried again.

@@ -34,6 +34,9 @@ const SEGMENT_BYTES: u64 = 256 * 1024;
 const SLACK_BYTES: u64 = 2 * SEGMENT_BYTES;
 const KIND_PUT: u8 = 1;
 const KIND_REMOVE: u8 = 2;
+/// A put that removes another key; its body begins with that key.
+const KIND_REPLACE: u8 = 3;
+const KEY_BYTES: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Location {
@@ -67,6 +70,8 @@ pub struct DiskStorage {
 enum Record<'a> {
     Put(u64, &'a [u8]),
     Remove(u64),
+    /// Key, removed key, body.
+    Replace(u64, u64, &'a [u8]),
 }
 
 impl DiskStorage {
@@ -75,7 +80,11 @@ impl DiskStorage {
     /// # Errors
     /// If the directory cannot be used. Damage in it is skipped and counted.
     pub fn open(directory: &Path) -> anyhow::Result<Self> {
+        let is_new = !directory.exists();
         create_private(directory)?;
+        if is_new && let Some(parent) = directory.parent() {
+            sync_directory(parent).with_context(|| format!("cannot sync {}", parent.display()))?;
+        }
         let mut numbers = Vec::new();
         for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let name = entry?.file_name();
@@ -138,6 +147,11 @@ impl DiskStorage {
                     self.note_put(key, Location { segment: number, offset, length: body.len() as u32 });
                 }
                 Record::Remove(key) => self.note_remove(key),
+                Record::Replace(key, removed, body) => {
+                    self.note_remove(removed);
+                    let offset = (at + HEADER_BYTES + KEY_BYTES) as u32;
+                    self.note_put(key, Location { segment: number, offset, length: body.len() as u32 });
+                }
             }
             at += length;
         }
@@ -305,13 +319,22 @@ impl Storage for DiskStorage {
         appended.map(|_| ()).map_err(|error| failed("written", &error))
     }
 
+    fn replace(&mut self, key: u64, value: &[u8], removed: u64) -> Result<(), StorageError> {
+        let body = [removed.to_be_bytes().as_slice(), value].concat();
+        let whole = self.append(KIND_REPLACE, key, &body).map_err(|error| failed("written", &error))?;
+        self.note_remove(removed);
+        let (offset, length) = (whole.offset + KEY_BYTES as u32, value.len() as u32);
+        self.note_put(key, Location { offset, length, ..whole });
+        Ok(())
+    }
+
     fn commit(&mut self, durable: bool) -> Result<(), StorageError> {
-        self.tidy().map_err(|error| failed("tidied", &error))?;
+        // First: what cannot be tidied, as on a full disk, must not keep anything from being durable.
         if durable && self.dirty {
             self.tail.sync_data().map_err(|error| failed("synced", &error))?;
             self.dirty = false;
         }
-        Ok(())
+        self.tidy().map_err(|error| failed("tidied", &error))
     }
 }
 
@@ -344,6 +367,10 @@ fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     let record = match header[8] {
         KIND_PUT => Record::Put(key, body),
         KIND_REMOVE => Record::Remove(key),
+        KIND_REPLACE => {
+            let (removed, body) = body.split_first_chunk()?;
+            Record::Replace(key, u64::from_be_bytes(*removed), body)
+        }
         _ => return None,
     };
     Some((record, HEADER_BYTES + length))
@@ -364,23 +391,47 @@ mod tests {
         content
     }
 
+    #[test]
+    fn what_cannot_be_tidied_does_not_keep_records_from_being_durable() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let mut storage = DiskStorage::open(directory.path()).expect("opens");
+        storage.put(1, b"alive").expect("puts");
+        for _ in 0..60 {
+            storage.put(2, &[0; 32 * 1024]).expect("puts");
+        }
+        // The front one, which is to be copied, is broken.
+        fs::remove_file(segment_path(directory.path(), 1)).expect("removes");
+        storage.put(3, b"new").expect("puts");
+        assert!(storage.dirty);
+        storage.commit(true).expect_err("it cannot be tidied");
+        assert!(!storage.dirty, "what was put is durable all the same");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn it_is_the_map_that_was_written_also_after_reopening(
-            steps in prop::collection::vec((0u64..40, 0usize..6_000, any::<bool>(), 0u8..20), 1..300),
+            steps in prop::collection::vec((0u64..40, 0usize..6_000, 0u8..3, 0u8..20), 1..300),
         ) {
             let directory = tempfile::tempdir().expect("a folder");
             let mut storage = DiskStorage::open(directory.path()).expect("opens");
             let mut model = BTreeMap::new();
-            for (key, length, put, chance) in steps {
-                if put {
-                    let value = vec![length as u8; length];
-                    storage.put(key, &value).expect("puts");
-                    model.insert(key, value);
-                } else {
-                    storage.remove(key).expect("removes");
-                    model.remove(&key);
+            for (key, length, action, chance) in steps {
+                let value = vec![length as u8; length];
+                match action {
+                    0 => {
+                        storage.put(key, &value).expect("puts");
+                        model.insert(key, value);
+                    }
+                    1 => {
+                        storage.remove(key).expect("removes");
+                        model.remove(&key);
+                    }
+                    _ => {
+                        storage.replace(key, &value, key + 1).expect("replaces");
+                        model.remove(&(key + 1));
+                        model.insert(key, value);
+                    }
                 }
                 storage.commit(false).expect("commits");
                 if chance == 0 {
@@ -390,6 +441,26 @@ mod tests {
             }
             prop_assert_eq!(content(&mut storage), model);
             prop_assert!(storage.disk_bytes() <= 2 * storage.live_bytes + SLACK_BYTES + 2 * SEGMENT_BYTES);
+        }
+
+        /// Wherever the log ends, either both have happened or neither.
+        #[test]
+        fn a_torn_replacement_leaves_both_as_they_were(cut in 0usize..80) {
+            let directory = tempfile::tempdir().expect("a folder");
+            let mut storage = DiskStorage::open(directory.path()).expect("opens");
+            storage.put(1, b"victim").expect("puts");
+            storage.put(2, b"heir").expect("puts");
+            let before = content(&mut storage);
+            storage.replace(2, &[7; 40], 1).expect("replaces");
+            let after = content(&mut storage);
+            drop(storage);
+            let path = segment_path(directory.path(), 1);
+            let bytes = fs::read(&path).expect("reads");
+            let record = HEADER_BYTES + KEY_BYTES + 40;
+            let cut = cut.min(record);
+            fs::write(&path, &bytes[..bytes.len() - cut]).expect("writes");
+            let mut storage = DiskStorage::open(directory.path()).expect("opens");
+            prop_assert_eq!(content(&mut storage), if cut == 0 { after } else { before });
         }
 
         #[test]

@@ -102,12 +102,14 @@ struct TlsParts {
 }
 
 impl Dialer {
-    /// For the identity as it is now; make a new one when it or the root changes. `time_floor_s`: a time
-    /// that has certainly passed.
+    /// For the identity as it is now; make a new one when it or the root changes.
     #[must_use]
-    pub fn new(identity: &DeviceIdentity, root: &Root, proxy: ProxySettings, time_floor_s: u64) -> Self {
+    pub fn new(identity: &DeviceIdentity, root: &Root, proxy: ProxySettings) -> Self {
         let (chain, key) = identity.client_auth();
         let authorities = identity.authorities(root);
+        // Our authority has signed that this time has passed. A relay's word is not enough: one whose
+        // clock is years ahead would make every relay's certificate look expired, for ever.
+        let time_floor_s = identity.validity().map_or(0, |certificate| certificate.not_before_s);
         Self { proxy, tls: Arc::new(TlsParts { authorities, chain, key, time_floor_s }) }
     }
 

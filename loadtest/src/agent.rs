@@ -112,7 +112,7 @@ impl Agent {
     fn new(shared: Arc<Shared>, member: Member, number: usize) -> anyhow::Result<Self> {
         let Member { identity, documents } = member;
         let mut rng = StdRng::seed_from_u64(number as u64);
-        let dialer = Dialer::new(&identity, documents.root(), breeze_agent::proxy::ProxySettings::default(), 0);
+        let dialer = Dialer::new(&identity, documents.root(), breeze_agent::proxy::ProxySettings::default());
         let start = Start {
             identity: Identity {
                 device: identity.device,
@@ -125,6 +125,7 @@ impl Agent {
                     os_version: "Debian GNU/Linux 12 (bookworm)".into(),
                     os_build: "6.1.0-18-amd64".into(),
                     architecture: "amd64".into(),
+                    ..HostFacts::default()
                 },
             },
             documents,

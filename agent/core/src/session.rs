@@ -294,13 +294,10 @@ impl<S: Storage> Session<S> {
         self.spool.begin_incarnation(incarnation);
     }
 
-    /// Seconds since the epoch by the server's clock if it is known, for judging expiries.
+    /// Seconds since the epoch by the server's clock if it is known, for judging expiries; never before
+    /// our certificate was made, whatever a clock without a battery or a relay says.
     fn now_s(&self, now: Now) -> u64 {
-        self.server.best_us(now).max(if self.server.estimate(now).is_some() {
-            0
-        } else {
-            self.spool.counters().server_us
-        }) / SECOND
+        (self.server.best_us(now) / SECOND).max(self.renewal.certificate().not_before_s)
     }
 
     fn plan(&mut self, now: Now) {

@@ -279,6 +279,20 @@ impl<S: Storage> Spool<S> {
         }
     }
 
+    /// As `store`, and `forget` of the one whose sums `key` has taken over: in one step, for after a crash
+    /// in between they would be counted twice.
+    fn store_and_forget(&mut self, key: u64, value: Vec<u8>, forgotten: u64) {
+        if let Err(error) = self.storage.replace(key, &value, forgotten) {
+            self.trouble = Some(error);
+            self.unstored.insert(key, value);
+            self.bound_unstored();
+            self.forget(forgotten);
+        } else {
+            self.unstored.remove(&key);
+            self.unstored.remove(&forgotten);
+        }
+    }
+
     /// As `store`, but `false` if the disk holds the entry without its number and takes no other: sent all
     /// the same, it would come back after a crash and get a second one.
     fn store_number(&mut self, key: u64, value: Vec<u8>) -> bool {

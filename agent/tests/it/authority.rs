@@ -161,6 +161,9 @@ impl Authority {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new(Vec::new()).expect("params");
         params.subject_alt_names = names;
+        let now = SystemTime::now();
+        params.not_before = (now - Duration::from_secs(86_400)).into();
+        params.not_after = (now + Duration::from_secs(30 * 86_400)).into();
         let certificate = params.signed_by(&key, &self.issuer()).expect("certificate");
         let chain = vec![certificate.der().clone(), CertificateDer::from(self.certificate.clone())];
         (chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))

@@ -16,7 +16,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -41,6 +41,8 @@ pub(crate) struct Seen {
     pub(crate) hellos: Vec<(Hello, &'static str)>,
     /// Each with how often it came.
     pub(crate) heartbeats: BTreeMap<Key, (Heartbeat, u32)>,
+    /// Numbers under which different heartbeats came.
+    pub(crate) conflicts: BTreeSet<Key>,
     pub(crate) documents: Vec<InventoryDocument>,
     pub(crate) goodbyes: u32,
     pub(crate) renewals: u32,
@@ -54,6 +56,8 @@ pub(crate) struct Seen {
 pub(crate) struct Manners {
     /// Takes heartbeats and says nothing.
     pub(crate) silent: bool,
+    /// Its clock is so far ahead, in microseconds.
+    pub(crate) clock_ahead_us: u64,
     /// Closes with this instead of a welcome.
     pub(crate) close: Option<Close>,
 }
@@ -228,7 +232,7 @@ impl Peer {
                 }
                 let welcome = Welcome {
                     session_epoch: seen.hellos.len() as u64,
-                    server_wall_us: now_us(),
+                    server_wall_us: now_us() + manners.clock_ahead_us,
                     observed_address: "192.0.2.1:1".into(),
                     relay_id: RELAY_ID.into(),
                     renew_only: false,
@@ -244,7 +248,12 @@ impl Peer {
                     }
                     let key = (heartbeat.incarnation, heartbeat.lane, heartbeat.seq);
                     stored.push(SeqRange { incarnation: key.0, lane: key.1, first: key.2, last: key.2 });
-                    seen.heartbeats.entry(key).or_insert((heartbeat, 0)).1 += 1;
+                    let moment = heartbeat.mono_us;
+                    let (first, times) = seen.heartbeats.entry(key).or_insert((heartbeat, 0));
+                    *times += 1;
+                    if first.mono_us != moment {
+                        seen.conflicts.insert(key);
+                    }
                 }
                 if manners.silent { Vec::new() } else { vec![Answer::Ack(Ack { stored, refused: Vec::new() })] }
             }

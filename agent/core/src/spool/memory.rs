@@ -72,6 +72,11 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn replace(&mut self, key: u64, value: &[u8], removed: u64) -> Result<(), StorageError> {
+        self.put(key, value)?;
+        self.remove(removed)
+    }
+
     fn commit(&mut self, durable: bool) -> Result<(), StorageError> {
         if durable {
             let changed = std::mem::take(&mut self.changed);

@@ -33,6 +33,12 @@ pub trait Storage {
     /// # Errors
     /// [`StorageError`], and the record may still be there.
     fn remove(&mut self, key: u64) -> Result<(), StorageError>;
+    /// Keeps a record and forgets another one; a crash leaves both done or neither. Durable after the next
+    /// [`Storage::commit`].
+    ///
+    /// # Errors
+    /// [`StorageError`], and both are as they were.
+    fn replace(&mut self, key: u64, value: &[u8], removed: u64) -> Result<(), StorageError>;
     /// Hands everything to the operating system (survives the process) and, if `durable`, to the
     /// device (survives a loss of power).
     ///
@@ -59,9 +65,6 @@ pub struct Counters {
     /// Highest inventory revision given.
     #[prost(uint64, tag = "6")]
     pub inventory_revision: u64,
-    /// The latest server time heard of: a floor under a clock that lost its battery.
-    #[prost(uint64, tag = "7")]
-    pub server_us: u64,
     /// The server's time minus the monotonic clock, in the boot below.
     #[prost(sint64, tag = "8")]
     pub server_minus_mono_us: i64,

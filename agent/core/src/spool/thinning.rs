@@ -25,12 +25,13 @@ impl<S: Storage> Spool<S> {
                 let value = entry.encode_to_vec();
                 let before = self.unnumbered.insert(heir, value.len() as u32).unwrap_or(0);
                 self.bytes = self.bytes + value.len() as u64 - u64::from(before);
-                self.store(heir, value);
+                self.store_and_forget(heir, value, victim);
+            } else {
+                self.forget(victim);
             }
             if let Some(bytes) = self.unnumbered.remove(&victim) {
                 self.bytes -= u64::from(bytes);
             }
-            self.forget(victim);
             dropped += 1;
         }
         self.counters.thinned += dropped as u64;
