@@ -2,6 +2,7 @@
 //! I/O, no task. The shell in [`crate::lane`] reads the stream, calls this and carries out the effects.
 
 pub mod bounds;
+mod custom;
 mod device;
 pub mod inventory;
 mod output;
@@ -28,7 +29,7 @@ use pending::{InventoryWork, Pending};
 use presence::{Session, SessionKey, Verdict};
 use prost::Message as _;
 use received::Received;
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::RandomState};
 use wheel::{Timer, Wheel};
 
 /// Devices of one lane; entries of further ones are refused and counted.
@@ -99,6 +100,10 @@ pub struct LaneCore {
     /// Since when everything that there is has been seen; `None` while that is not so.
     live_since_us: Option<u64>,
     behind_since_us: Option<u64>,
+    /// When time passed last; 0: not yet.
+    ticked_us: u64,
+    /// For names that devices make up.
+    hasher: RandomState,
 }
 
 /// An entry's envelope.
@@ -135,6 +140,8 @@ impl LaneCore {
             online: 0,
             live_since_us: None,
             behind_since_us: None,
+            ticked_us: 0,
+            hasher: RandomState::new(),
         }
     }
 
@@ -245,6 +252,7 @@ impl LaneCore {
             effects.live.push((id, live_sample(id, &stamped, &heartbeat)));
         }
         let at_ms = stamped.sample_us / 1000;
+        self.counts.values_dropped += self.bound_custom(envelope, &mut heartbeat.custom);
         let rows = self.pending.day(at_ms);
         rows.heartbeats.push(HeartbeatRow { device: id, at_ms, scalars: device::scalar_row(heartbeat.scalars) });
         let before = rows.named.len();

@@ -46,8 +46,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Payload bytes of one read.
 const READ_BYTES: usize = 1024 * 1024;
-/// Rows after which a batch is full.
-const MAX_BATCH_ROWS: usize = 20_000;
 /// How often timers run and the lag is measured.
 const TICK: Duration = Duration::from_millis(500);
 /// After an applied batch nothing came for so long: that it was applied is recorded by itself.
@@ -90,6 +88,8 @@ pub(crate) enum Halt {
     Stopped,
     /// The lease is somebody else's, or ran out before it could be prolonged.
     Lost,
+    /// It must not be worked on with this configuration.
+    Misconfigured(anyhow::Error),
     /// What is stored and what is in memory may differ: recover.
     Failed(anyhow::Error),
 }
@@ -131,6 +131,7 @@ pub(crate) async fn run(deps: LaneDeps) -> anyhow::Result<()> {
         }
         let trouble = match halt {
             Halt::Stopped => return Ok(()),
+            Halt::Misconfigured(error) => return Err(error),
             Halt::Lost => "another collector owns the lane".to_owned(),
             Halt::Failed(error) => {
                 tracing::warn!(%lane, error = format!("{error:#}"), "lane stopped; it is taken up again from its record");
@@ -204,6 +205,14 @@ impl Snapshots {
         (self.round.drain(..take).collect(), forget)
     }
 
+    /// For shards that the record had no room for: they are the next of the round. None may be lost, for
+    /// the round's end deletes the deltas that hold them.
+    fn put_back(&mut self, shards: impl DoubleEndedIterator<Item = Shard>) {
+        for shard in shards.rev() {
+            self.round.push_front(shard);
+        }
+    }
+
     /// Notes deltas of the newest batch. Those that a crash left of the same batch are there already.
     fn add_deltas(&mut self, ids: Vec<DeltaId>) {
         for id in ids {
@@ -238,7 +247,7 @@ impl Owner<'_> {
             let entries = self.read().await?;
             for entry in entries {
                 self.handle(entry, Drive::First).await?;
-                if self.with_core(|core| core.pending().rows) >= MAX_BATCH_ROWS {
+                if self.with_core(|core| core.pending().is_full()) {
                     self.flush(false).await?;
                 }
             }
@@ -359,16 +368,21 @@ mod tests {
         /// Shards' rows and stored deltas always give the newest state of every shard, and deltas do
         /// not pile up.
         #[test]
-        fn no_delta_goes_before_its_shards_are_stored(batches in prop::collection::vec(prop::collection::btree_set(0u16..40, 0..12), 1..300)) {
+        fn no_delta_goes_before_its_shards_are_stored(
+            batches in prop::collection::vec((prop::collection::btree_set(0u16..200, 0..12), 1usize..4), 1..300),
+        ) {
             let mut snapshots = Snapshots::default();
             let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
             let mut rows: BTreeMap<u16, u64> = BTreeMap::new();
             let mut deltas: BTreeMap<DeltaId, BTreeSet<u16>> = BTreeMap::new();
-            for (through, changed) in (1..).zip(batches) {
+            for (through, (changed, room)) in (1..).zip(batches) {
                 // As `prepare_carry` does, and the commit after it.
                 snapshots.dirty.extend(changed.iter().copied().filter_map(Shard::new));
-                let (shards, forget) = snapshots.next(through);
+                let (mut shards, forget) = snapshots.next(through);
                 snapshots.add_deltas(vec![(through, 0)]);
+                // A record has room for so many.
+                let rest = shards.split_off(room.min(shards.len()));
+                snapshots.put_back(rest.into_iter());
                 newest.extend(changed.iter().map(|shard| (*shard, through)));
                 deltas.insert((through, 0), changed);
                 rows.extend(shards.iter().map(|shard| (shard.number(), through)));
@@ -380,7 +394,8 @@ mod tests {
                     let stored = in_delta.max(rows.get(shard).copied());
                     prop_assert!(stored >= Some(*newest), "shard {} at {:?}, not {}", shard, stored, newest);
                 }
-                prop_assert!(deltas.len() <= 3 * Snapshots::ROUND);
+                // A round of 200 shards takes 200 records at most.
+                prop_assert!(deltas.len() <= 3 * 200);
             }
         }
     }

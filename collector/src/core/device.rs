@@ -2,6 +2,7 @@
 
 use super::{
     bounds,
+    custom::CustomNames,
     presence::{Presence, Session, SessionKey},
     received::Received,
 };
@@ -42,6 +43,8 @@ pub(super) struct Device {
     pub(super) merged_us: u64,
     /// The wheel's tick at which its timer fires; 0: none.
     pub(super) armed_tick: u64,
+    /// Of a device that sends custom metrics.
+    pub(super) custom: Option<Box<CustomNames>>,
 }
 
 impl Device {
@@ -59,6 +62,7 @@ impl Device {
             interval_us: 0,
             merged_us: 0,
             armed_tick: 0,
+            custom: None,
         }
     }
 

@@ -5,6 +5,9 @@ use breeze_proto::{id::DeviceId, v1};
 
 /// Devices of a lane that are watched at a time; further ones are not shown live.
 pub(super) const MAX_WATCHED: usize = 1024;
+/// A tick that comes so much later than the one before: the clock was set forward, or nothing ran
+/// meanwhile. Ticks are due every half second.
+const JUMP_US: u64 = 10_000_000;
 /// Lag may last this long before offline timers are held.
 const LAG_GRACE_US: u64 = 3_000_000;
 
@@ -12,6 +15,13 @@ impl LaneCore {
     /// Lets time pass. `is_caught_up`: everything in the stream has been handled.
     pub fn handle_tick(&mut self, now_us: u64, is_caught_up: bool) {
         self.watched.retain(|_, until_us| *until_us > now_us);
+        let jumped = self.ticked_us != 0 && now_us > self.ticked_us.saturating_add(JUMP_US);
+        self.ticked_us = now_us;
+        if jumped {
+            // Silence is counted from here: what came before has times of the clock before.
+            metrics::counter!("breeze_collector_clock_jumps_total").increment(1);
+            self.live_since_us = None;
+        }
         if is_caught_up {
             self.behind_since_us = None;
             self.live_since_us.get_or_insert(now_us);

@@ -9,6 +9,10 @@ use breeze_store::metrics::{FrozenBatch, HeartbeatRow, NamedRow};
 /// entries needs a new number, and the old way must stay until no boundary names it.
 pub const ENCODER_VERSION: u32 = 1;
 
+/// Rows after which a batch is full.
+const MAX_ROWS: usize = 20_000;
+/// Documents after which a batch is full: they are up to half a megabyte each, and wait in memory.
+const MAX_DOCUMENTS: usize = 64;
 const DAY_MS: u64 = 86_400_000;
 
 /// A document and where its confirmation goes.
@@ -47,6 +51,12 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether it must go before more is taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.rows >= MAX_ROWS || self.inventory.len() >= MAX_DOCUMENTS
+    }
+
     pub(super) fn day(&mut self, at_ms: u64) -> &mut DayRows {
         let day = (at_ms / DAY_MS) as u32;
         let at = match self.days.iter().position(|rows| rows.day == day) {

@@ -81,6 +81,63 @@ impl Bench {
     }
 }
 
+#[test]
+fn a_clock_that_is_set_forward_takes_nobody_offline() {
+    let mut bench = Bench::new();
+    bench.core.handle_tick(START, true);
+    bench.connect(1);
+    bench.beat(1);
+    assert_eq!(bench.pass(SECOND, true), None);
+    bench.now_us += 3_600 * SECOND;
+    assert_eq!(bench.pass(FLOOR - 5 * SECOND, true), None, "silence counts from the jump on");
+    assert!(bench.pass(10 * SECOND, true).is_some(), "and it does count");
+}
+
+#[test]
+fn a_device_has_so_many_custom_metrics_a_day() {
+    const DAY: u64 = 86_400 * SECOND;
+    let mut bench = Bench::new();
+    let mut send = |day: u64, names: std::ops::Range<usize>| {
+        bench.now_us = START + day * DAY;
+        let mut kept = 0;
+        for first in names.clone().step_by(64) {
+            bench.seq += 1;
+            let value = |n: usize| v1::NamedValue { name: format!("made.up.{n}"), value: 1.0, ..Default::default() };
+            let heartbeat = v1::Heartbeat {
+                lane: v1::Lane::Live.into(),
+                seq: bench.seq,
+                custom: (first..names.end.min(first + 64)).map(value).collect(),
+                ..v1::Heartbeat::default()
+            };
+            let sample_us = bench.now_us;
+            let stamped =
+                v1::StampedHeartbeat { incarnation: 1, sample_us, heartbeat: Some(heartbeat), ..Default::default() };
+            bench.send(1, Body::Heartbeat(stamped));
+            let pending = bench.core.take_pending().expect("a batch");
+            kept += pending.days.iter().map(|rows| rows.named.len()).sum::<usize>();
+        }
+        kept
+    };
+    assert_eq!(send(0, 0..200), 200);
+    assert_eq!(send(0, 0..200), 200, "known names go on");
+    assert_eq!(send(0, 200..400), custom::MAX_NAMES_A_DAY - 200);
+    assert_eq!(send(0, 1000..1064), 0);
+    assert_eq!(send(0, 0..64), 64);
+    assert_eq!(send(1, 1000..1064), 64, "another day");
+    assert!(bench.core.counts().values_dropped >= 200 - 56 + 64);
+}
+
+#[test]
+fn documents_fill_a_batch_too() {
+    let mut bench = Bench::new();
+    for _ in 0..63 {
+        bench.send(1, Body::Inventory(v1::InventoryDocument::default()));
+    }
+    assert!(!bench.core.pending().is_full());
+    bench.send(1, Body::Inventory(v1::InventoryDocument::default()));
+    assert!(bench.core.pending().is_full());
+}
+
 fn uuid_of(byte: u8) -> uuid::Uuid {
     uuid::Uuid::from_bytes([byte; 16])
 }

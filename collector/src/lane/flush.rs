@@ -14,7 +14,7 @@ use breeze_proto::{
     v1::{InventorySection, StoredSection},
 };
 use breeze_store::{
-    metrics::{InsertToken, MetricsError},
+    metrics::{FrozenBatch, InsertToken, MetricsError},
     model::{
         device_state,
         inventory::{section, section_row},
@@ -40,6 +40,14 @@ const MAX_DIRECTORY_WAITING: usize = 100_000;
 /// Between two tries of a step that failed.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
+
+/// Whether a day of a batch is in the metrics store.
+#[derive(Debug)]
+enum Inserted {
+    Yes,
+    /// Its token's positions are another batch's.
+    Overlaps(String),
+}
 
 impl Owner<'_> {
     /// Flushes what was gathered. `all`: also rows that would wait for a later flush.
@@ -121,9 +129,9 @@ impl Owner<'_> {
                 continue;
             }
             let frozen = rows.freeze();
-            let token = self.token(rows.day);
-            let metrics = self.deps.metrics.clone();
-            self.persist("appending to the metrics store", || metrics.append(&token, &frozen)).await?;
+            while let Inserted::Overlaps(token) = self.append(&self.token(rows.day), &frozen).await? {
+                self.begin_generation(&token).await?;
+            }
         }
         metrics::counter!("breeze_collector_rows_total").increment(pending.rows as u64);
         let (sections, pushes) = self.apply_inventory(pending.inventory).await?;
@@ -155,13 +163,15 @@ impl Owner<'_> {
         self.snapshots.add_deltas(ids);
         let mut last = ReceivedWrite { forget, ..ReceivedWrite::default() };
         let mut bytes = 0;
-        for shard in snapshots {
+        let mut snapshots = snapshots.into_iter();
+        for shard in snapshots.by_ref() {
             let set = self.with_core(|core| core.encode_shard(shard, through));
-            bytes += set.encoded_len();
-            if bytes > MAX_CARRY_BYTES {
-                self.snapshots.round.push_front(shard);
+            let size = set.encoded_len();
+            if bytes + size > MAX_CARRY_BYTES && !last.shards.is_empty() {
+                self.snapshots.put_back(std::iter::once(shard).chain(snapshots));
                 break;
             }
+            bytes += size;
             last.shards.push((shard, set));
         }
         for (part, set) in parts {
@@ -295,24 +305,39 @@ impl Owner<'_> {
         }
     }
 
-    async fn persist<T, F>(&mut self, what: &'static str, step: impl Fn() -> F) -> Result<T, Halt>
-    where
-        F: Future<Output = Result<T, MetricsError>>,
-    {
+    async fn append(&mut self, token: &InsertToken, batch: &FrozenBatch) -> Result<Inserted, Halt> {
+        let metrics = self.deps.metrics.clone();
         let mut backoff = BACKOFF_FIRST;
         loop {
             self.check_fence()?;
-            match step().await {
-                Ok(done) => return Ok(done),
+            match metrics.append(token, batch).await {
+                Ok(_) => return Ok(Inserted::Yes),
                 Err(error @ (MetricsError::Full { .. } | MetricsError::Unavailable(_))) => {
                     self.wait_after(&error, backoff).await?;
                     backoff = (backoff * 2).min(BACKOFF_MOST);
                 }
+                Err(MetricsError::Overlap(token)) => return Ok(Inserted::Overlaps(token)),
                 Err(error @ (MetricsError::Invalid(_) | MetricsError::Corrupt(_))) => {
-                    return Err(anyhow::Error::from(error).context(what).into());
+                    return Err(anyhow::Error::from(error).context("appending to the metrics store").into());
                 }
             }
         }
+    }
+
+    /// The positions of the batch are stored already, of something else: the lane's record and the metrics
+    /// do not belong together, as after only one of them was restored from a backup. As when a stream has
+    /// started over, tokens get another name. What the metrics have and the record does not know of may be
+    /// stored again.
+    async fn begin_generation(&mut self, token: &str) -> Result<(), Halt> {
+        metrics::counter!("breeze_collector_token_overlaps_total").increment(1);
+        tracing::error!(
+            stream = self.stream,
+            token,
+            "the metrics store has what the lane's record does not know of: one of them was restored from an older \
+             copy; inserting goes on under another name, and some heartbeats may be stored twice"
+        );
+        let boundary = LaneBoundary { generation: self.boundary.generation + 1, ..self.boundary.clone() };
+        self.record_boundary(boundary).await
     }
 
     /// Says what is wrong, waits, and keeps the lease meanwhile. Asked to stop, it leaves the rest to

@@ -15,7 +15,7 @@ use breeze_proto::{
 use breeze_store::{
     model::{
         device_state,
-        lane::{LaneRecord, ReceivedWrite, Recorded, Recovered},
+        lane::{self, LaneRecord, ReceivedWrite, Recorded, Recovered},
     },
     state::{
         BUCKETS,
@@ -30,6 +30,7 @@ const SHARDS_PER_COMMIT: usize = 16;
 /// Waits for the lease and makes everything as the former owner left it.
 pub(super) async fn take_over(deps: &LaneDeps) -> Result<Owner<'_>, Halt> {
     let lane = deps.shared.lane;
+    fix_lane_count(deps).await?;
     let record = LaneRecord::new(deps.state.clone(), &deps.config.region, lane);
     let (lease, lease_until_boot_us) = acquire(deps, &record).await?;
     let recovered = record.recover().await.context("reading the lane's record")?;
@@ -58,6 +59,20 @@ pub(super) async fn take_over(deps: &LaneDeps) -> Result<Owner<'_>, Halt> {
     deps.shared.status.lock().trouble.clear();
     tracing::info!(%lane, epoch = owner.lease.epoch, through = owner.handled, "lane taken over");
     Ok(owner)
+}
+
+/// The lanes that the region was begun with are the configured ones, from the first start on.
+async fn fix_lane_count(deps: &LaneDeps) -> Result<(), Halt> {
+    let (region, lanes) = (&deps.config.region, deps.config.lanes);
+    let held = lane::fix_lane_count(&*deps.state, region, lanes).await.context("reading the region's lane count")?;
+    if held == lanes {
+        Ok(())
+    } else {
+        Err(Halt::Misconfigured(anyhow::anyhow!(
+            "lanes is {lanes}, but region {region:?} was begun with {held}: set lanes back to {held}; another number \
+         would need a migration"
+        )))
+    }
 }
 
 async fn acquire(deps: &LaneDeps, record: &LaneRecord) -> Result<(Lease, u64), Halt> {

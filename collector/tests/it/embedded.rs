@@ -94,3 +94,60 @@ async fn heartbeats_become_rows_once_over_restarts() {
         engines.close().await;
     }
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("makes");
+    for entry in std::fs::read_dir(from).expect("reads") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
+
+/// Metrics that are newer than the lane's record, as after `state/` alone came from a backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_was_restored_without_the_metrics_goes_on_under_another_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let backup = tempfile::tempdir().expect("a folder");
+    let start = now_us() - 600_000_000;
+    let at = |seq: u64| start + seq * 1_000_000;
+    for (seqs, copies) in [(1..=3u64, &["state", "bus"][..]), (4..=9, &[])] {
+        let engines = Engines::open(dir.path()).await;
+        let shutdown = Shutdown::new();
+        // All in one batch: its positions are then one token's.
+        for seq in seqs.clone() {
+            append(&*engines.bus, vec![heartbeat(device(1), seq, at(seq))]).await;
+        }
+        let handle = engines.start(&shutdown).await;
+        until("all rows", || async { (engines.load_of(1).await.len() as u64 == *seqs.end()).then_some(()) }).await;
+        shutdown.begin();
+        handle.join().await.expect("stops");
+        engines.close().await;
+        for name in copies {
+            copy(&dir.path().join(name), &backup.path().join(name));
+        }
+    }
+    for name in ["state", "bus"] {
+        std::fs::remove_dir_all(dir.path().join(name)).expect("removes");
+        copy(&backup.path().join(name), &dir.path().join(name));
+    }
+    let engines = Engines::open(dir.path()).await;
+    // Some of these positions are in the metrics already, and some are not.
+    for seq in 20..=27u64 {
+        append(&*engines.bus, vec![heartbeat(device(1), seq, at(seq))]).await;
+    }
+    let shutdown = Shutdown::new();
+    let handle = engines.start(&shutdown).await;
+    until("the new ones", || async {
+        let loads: Vec<f64> = engines.load_of(1).await.into_iter().map(|(_, load)| load).collect();
+        (20..=27).all(|seq| loads.contains(&f64::from(seq))).then_some(())
+    })
+    .await;
+    shutdown.begin();
+    handle.join().await.expect("stops");
+    engines.close().await;
+}

@@ -317,6 +317,22 @@ async fn a_stream_that_was_lost_starts_over_under_another_token() {
 }
 
 #[tokio::test]
+async fn another_number_of_lanes_is_refused_and_named() {
+    let world = World::default();
+    let first = world.start(config()).await;
+    let now = now_us();
+    world.append(vec![heartbeat(device(1), 1, now)]).await;
+    until("it to be stored", || async { (world.metrics.rows().len() == 1).then_some(()) }).await;
+    first.stop().await;
+    let (bus, state, metrics) = (world.bus.clone(), world.state.clone(), world.metrics.clone());
+    let other = Config { lanes: 2, ..config() };
+    let shutdown = breeze_runtime::shutdown::Shutdown::new();
+    let started = breeze_collector::start(other, bus, state, metrics, shutdown).await.expect("starts");
+    let error = format!("{:#}", started.join().await.expect_err("refused"));
+    assert!(error.contains("lanes is 2") && error.contains("begun with 1"), "{error}");
+}
+
+#[tokio::test]
 async fn two_collectors_share_lanes_by_lease() {
     let world = World::default();
     let named = |id: &str| Config { id: id.into(), lease_ms: 1000, ..config() };

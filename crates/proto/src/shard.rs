@@ -1,7 +1,8 @@
 //! Where a device's data lives: 1,024 virtual shards, fixed for ever, and the lanes they ride on.
 //!
 //! A shard is the top ten bits of XXH3-64 (seed 0) over the device id's 16 bytes in network order.
-//! State is keyed by shard; a lane is only transport, so the number of lanes may change.
+//! A device's state is keyed by shard. What was received is kept by lane: a region's number of lanes is
+//! recorded when it begins, and only a migration may re-cut it.
 
 use crate::id::DeviceId;
 use std::fmt;

@@ -180,6 +180,10 @@ pub struct QueryResult {
 pub enum MetricsError {
     #[error("invalid request: {0}")]
     Invalid(String),
+    /// The token covers positions of another one that is stored: the stream's numbers do not go on from
+    /// what is stored here, as after one of the two was restored from a backup.
+    #[error("token {0} overlaps one that is stored")]
+    Overlap(String),
     #[error(
         "storage is full: {free_bytes} bytes left, {reserve_bytes} are kept in reserve; free space on the data disk"
     )]

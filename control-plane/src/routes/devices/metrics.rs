@@ -122,7 +122,7 @@ async fn ask(app: &App, query: &MetricsQuery) -> Result<QueryResult, ApiError> {
             tracing::warn!(%error, "metrics query failed");
             ApiError::unavailable("The history cannot be read at the moment. Try again.")
         }
-        MetricsError::Invalid(_) | MetricsError::Corrupt(_) => ApiError::internal(error),
+        MetricsError::Invalid(_) | MetricsError::Overlap(_) | MetricsError::Corrupt(_) => ApiError::internal(error),
     })
 }
 

@@ -13,7 +13,7 @@
 //! what a crash left of a delta that was too large for one commit.
 
 use crate::state::{
-    Commit, CommitOutcome, CommitTable, Family, MAX_PAGE_ROWS, Scan, Serial, State, StateError,
+    Assert, Commit, CommitOutcome, CommitTable, Family, MAX_PAGE_ROWS, Scan, Serial, State, StateError,
     leases::{Acquired, Lease, Leases},
 };
 use breeze_proto::{
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::{collections::HashMap, sync::Arc};
 
-/// Partition: `lane/<region>/<number>`.
+/// Partition: `lane/<region>/<number>`, and `region/<region>` for their number.
 pub const LANES: CommitTable = CommitTable::new("lanes", Family::Device, Serial::Local);
 
 const BOUNDARY: &[u8] = b"boundary";
@@ -33,6 +33,35 @@ const DELTA: &[u8] = b"delta/";
 const DELTA_END: &[u8] = b"delta0";
 const SHARD: &[u8] = b"shard/";
 const SHARD_END: &[u8] = b"shard0";
+
+/// The row of a region's lane count, in the partition `region/<region>`: decimal text.
+const COUNT: &[u8] = b"lanes";
+
+/// How many lanes the region was begun with: `count` if nobody has said so before. What was received is
+/// kept by lane, so another number needs a migration.
+///
+/// # Errors
+/// Of the state; [`StateError::Corrupt`] for a row that is no number.
+pub async fn fix_lane_count(state: &dyn State, region: &str, count: u16) -> Result<u16, StateError> {
+    let partition = format!("region/{region}");
+    let row = match state.get(LANES.into(), partition.as_bytes(), COUNT).await? {
+        Some(row) => row,
+        None => {
+            let commit = Commit::new(LANES, partition.into_bytes())
+                .assert(Assert::Absent(COUNT.into()))
+                .put(COUNT, count.to_string().into_bytes());
+            match state.commit(commit).await? {
+                CommitOutcome::Applied { .. } => return Ok(count),
+                CommitOutcome::Conflict { rows, .. } => rows
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| StateError::Unavailable("the region's lane count is contended".into()))?,
+            }
+        }
+    };
+    let text = std::str::from_utf8(&row.value).ok();
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| StateError::Corrupt("a region's lane count".into()))
+}
 
 /// One lane's record.
 #[derive(Debug, Clone)]
@@ -251,6 +280,14 @@ mod tests {
         assert_eq!(recovered.boundary, boundary);
         assert_eq!(recovered.deltas, [(4, 0), (4, 1), (8, 0), (12, 0)]);
         assert_eq!(recovered.received, [received(1, 6), received(2, 8), received(3, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_region_keeps_the_lanes_it_was_begun_with() {
+        let state = MemoryState::new();
+        assert_eq!(fix_lane_count(&state, "local", 4).await.expect("fixes"), 4);
+        assert_eq!(fix_lane_count(&state, "local", 8).await.expect("reads"), 4);
+        assert_eq!(fix_lane_count(&state, "other", 8).await.expect("fixes"), 8);
     }
 
     #[tokio::test]

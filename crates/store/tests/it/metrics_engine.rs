@@ -41,7 +41,7 @@ async fn a_token_is_taken_once_whatever_lies_between() {
     assert_eq!(engine.append(&first, &rows).await.expect("after sealing"), Appended::Duplicate);
     assert_eq!(count(&engine, DAY).await, 1);
     let overlap = engine.append(&token(5, 9, DAY), &rows).await;
-    assert!(matches!(overlap, Err(MetricsError::Invalid(_))), "{overlap:?}");
+    assert!(matches!(overlap, Err(MetricsError::Overlap(_))), "{overlap:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -156,7 +156,7 @@ impl Committer {
             (Known::New, Known::Stored) => return Ok(Checked::RepeatsGroup),
             (Known::New, Known::New) => {}
             (Known::Overlaps, _) | (_, Known::Overlaps) => {
-                return invalid(format!("token {token} overlaps one that is stored"));
+                return Err(MetricsError::Overlap(token.to_string()));
             }
         }
         let rows = batch.decode()?;
@@ -250,6 +250,7 @@ fn answer(reply: Reply, result: Result<Appended, MetricsError>) {
 fn again(error: &MetricsError) -> MetricsError {
     match error {
         MetricsError::Invalid(what) => MetricsError::Invalid(what.clone()),
+        MetricsError::Overlap(token) => MetricsError::Overlap(token.clone()),
         MetricsError::Full { free_bytes, reserve_bytes } => {
             MetricsError::Full { free_bytes: *free_bytes, reserve_bytes: *reserve_bytes }
         }

@@ -111,7 +111,10 @@ impl Segment {
         };
         read().and_then(parse).map_err(|error| match error {
             MetricsError::Corrupt(what) => MetricsError::Corrupt(format!("segment {}: {what}", path.display())),
-            MetricsError::Invalid(_) | MetricsError::Full { .. } | MetricsError::Unavailable(_) => error,
+            MetricsError::Invalid(_)
+            | MetricsError::Overlap(_)
+            | MetricsError::Full { .. }
+            | MetricsError::Unavailable(_) => error,
         })
     }
 
