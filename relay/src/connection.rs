@@ -189,9 +189,15 @@ impl Connection {
             lost = closed(quic), if reading != Reading::Now => return Err(lost),
             () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep_until(relay.instant(deadline)) => {
+                if reading == Reading::Not {
+                    self.session.handle_not_reading(relay.now());
+                }
                 let commands = self.session.handle_timeout(relay.now());
                 self.execute(commands);
             }
+        }
+        if reading == Reading::Not {
+            self.session.handle_not_reading(relay.now());
         }
         Ok(())
     }

@@ -199,6 +199,12 @@ impl Session {
         }
     }
 
+    /// Nothing was read up to now although there may have been something: a silence that is our own does
+    /// not count.
+    pub fn handle_not_reading(&mut self, now: Now) {
+        self.heard_us = now.mono_us;
+    }
+
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {

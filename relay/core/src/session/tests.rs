@@ -264,6 +264,13 @@ fn deadlines_are_announced_and_kept() {
     let entry = idle.handle_disconnected(9, None, NOW);
     assert!(matches!(entry.body, Some(lane_entry::Body::Disconnected(end)) if end.reason == "timeout"));
 
+    // A lane that is stuck keeps the relay from reading: that is not the agent's silence.
+    let mut unheard = active();
+    let at = unheard.poll_timeout();
+    unheard.handle_not_reading(later(at - NOW.mono_us));
+    assert_eq!(unheard.handle_timeout(later(at - NOW.mono_us)), []);
+    assert!(unheard.poll_timeout() > at);
+
     let mut expiring = active();
     let end = later(3_600_000_000 + limits::EXPIRY_GRACE.as_micros() as u64);
     expiring.handle_frame(AgentFrame::default(), 1, 0, Now { mono_us: end.mono_us - 1, ..end });
@@ -289,6 +296,24 @@ fn chunks(content: &[u8], id: u8) -> Vec<UploadChunk> {
         }
     };
     content.chunks(20).enumerate().map(piece).collect()
+}
+
+#[test]
+fn an_announced_length_takes_nothing_from_others() {
+    let budget = Arc::new(UploadBudget::new(60));
+    let mut sessions = [0, 1].map(|_| Uploads::new(budget.clone()));
+    for (number, uploads) in sessions.iter_mut().enumerate() {
+        let first = chunks(&[number as u8; 60], 1).swap_remove(0);
+        assert_eq!(uploads.refusal(&first, NOW), None, "20 bytes of 60");
+    }
+    assert_eq!(budget.free(), 20);
+    let second = chunks(&[0; 60], 1).swap_remove(1);
+    assert_eq!(sessions[0].refusal(&second, NOW), None);
+    let second = chunks(&[1; 60], 1).swap_remove(1);
+    assert_eq!(sessions[1].refusal(&second, NOW), Some(UploadResult::TryLater), "there is no room left");
+    assert_eq!(budget.free(), 20, "it holds nothing any more");
+    drop(sessions);
+    assert_eq!(budget.free(), 60);
 }
 
 fn document() -> Vec<u8> {

@@ -92,7 +92,7 @@ impl Uploads {
 
     pub(super) fn clear(&mut self) {
         while let Some(upload) = self.open.pop() {
-            self.budget.release(upload.total_len);
+            self.budget.release(upload.data.len());
         }
     }
 
@@ -101,9 +101,14 @@ impl Uploads {
         self.budget.free()
     }
 
+    #[cfg(test)]
+    pub(super) fn refusal(&mut self, chunk: &UploadChunk, now: Now) -> Option<UploadResult> {
+        if let Chunk::Refused(result) = self.handle_chunk(chunk, now) { Some(result) } else { None }
+    }
+
     fn remove(&mut self, index: usize) -> Upload {
         let upload = self.open.swap_remove(index);
-        self.budget.release(upload.total_len);
+        self.budget.release(upload.data.len());
         upload
     }
 
@@ -129,7 +134,7 @@ impl Uploads {
             .ok()
             .filter(|len| *len <= MAX_UPLOAD_BYTES)
             .ok_or(UploadResult::TooLarge)?;
-        if self.open.len() >= MAX_OPEN_UPLOADS || !self.budget.reserve(total_len) {
+        if self.open.len() >= MAX_OPEN_UPLOADS {
             return Err(UploadResult::TryLater);
         }
         self.open.push(Upload {
@@ -148,6 +153,11 @@ impl Uploads {
         if !in_order || upload.data.len() + chunk.data.len() > upload.total_len || chunk.data.len() > MAX_CHUNK_BYTES {
             self.remove(index);
             return Chunk::Refused(UploadResult::Malformed);
+        }
+        // As bytes come, not as they are announced: an announcement costs its sender nothing.
+        if !self.budget.reserve(chunk.data.len()) {
+            self.remove(index);
+            return Chunk::Refused(UploadResult::TryLater);
         }
         upload.data.extend_from_slice(&chunk.data);
         if upload.data.len() < upload.total_len {
