@@ -142,7 +142,11 @@ impl EmbeddedBus {
     pub fn open(config: EmbeddedBusConfig) -> Result<Self, BusError> {
         config.check()?;
         let dir = &config.dir;
+        let is_new = !dir.is_dir();
         fs::create_dir_all(dir).map_err(|error| recover::io_error(dir, &error))?;
+        if is_new && let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            writer::sync_dir(parent).map_err(|error| recover::io_error(parent, &error))?;
+        }
         let path = dir.join("lock");
         let lock = OpenOptions::new()
             .write(true)

@@ -402,7 +402,7 @@ fn append_index(index: &mut Index, batch: &mut Index) {
     }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -161,6 +161,11 @@ impl EmbeddedMetrics {
         for dir in [&segments_dir, &wal_dir] {
             std::fs::create_dir_all(dir).map_err(|error| io_error("create the folder", &error))?;
         }
+        // A loss of power must not take a folder away from under files that were synced in it.
+        sync_folder(&config.dir)?;
+        if let Some(parent) = config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent)?;
+        }
         let lock = lock_folder(&config.dir)?;
         let manifest = manifest::load(&config.dir)?;
         delete_orphans(&segments_dir, &manifest)?;
