@@ -140,6 +140,7 @@ impl Feed {
 
     /// Follows the stream until it has been trimmed beyond `next`.
     async fn tail(&self, mut next: u64) {
+        let mut trimmed = 0;
         loop {
             let entries = match self.bus.read(DIRECTORY_STREAM, next, READ_BYTES, READ_WAIT).await {
                 Ok(entries) => entries,
@@ -158,7 +159,7 @@ impl Feed {
                 batch.take_entry(&entry.payload);
             }
             batch.apply(&self.directory);
-            self.trim(next).await;
+            self.trim(next, &mut trimmed).await;
             if let Err(error) = self.name(true).await {
                 tracing::warn!(%error, "names of organizations or sites cannot be read");
             }
@@ -167,13 +168,11 @@ impl Feed {
     }
 
     /// Lets go of what is far behind: the store has it.
-    async fn trim(&self, next: u64) {
-        let before = next.saturating_sub(KEEP_ENTRIES);
-        if before > 1
-            && before.is_multiple_of(KEEP_ENTRIES / 100)
-            && let Err(error) = self.bus.trim(DIRECTORY_STREAM, before).await
-        {
-            tracing::warn!(%error, "the directory stream cannot be trimmed");
+    async fn trim(&self, next: u64, trimmed: &mut u64) {
+        let Some(before) = trim_before(next, *trimmed) else { return };
+        match self.bus.trim(DIRECTORY_STREAM, before).await {
+            Ok(()) => *trimmed = before,
+            Err(error) => tracing::warn!(%error, "the directory stream cannot be trimmed"),
         }
     }
 
@@ -286,6 +285,13 @@ impl Feed {
     }
 }
 
+/// Before which entry to trim, now that all before `next` were read and all before `trimmed` are gone;
+/// `None` while it is not worth it. Reads come in any size, so no position can be counted on.
+const fn trim_before(next: u64, trimmed: u64) -> Option<u64> {
+    let before = next.saturating_sub(KEEP_ENTRIES);
+    if before > 1 && before >= trimmed + KEEP_ENTRIES / 100 { Some(before) } else { None }
+}
+
 /// How far the digests of each collector were followed.
 #[derive(Debug, Default)]
 struct Regions {
@@ -383,4 +389,25 @@ impl Batch {
 fn malformed(device: DeviceId, error: &dyn std::fmt::Display) {
     metrics::counter!("breeze_directory_malformed_total").increment(1);
     tracing::warn!(device.id = %device, %error, "a record for the directory does not decode and is skipped");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_reads_sizes_the_stream_stays_short() {
+        for step in [1, 7, 333, 999, 1_001, 40_000] {
+            let (mut trimmed, mut trims) = (0, 0);
+            for next in (1..=4 * KEEP_ENTRIES).step_by(step) {
+                if let Some(before) = trim_before(next, trimmed) {
+                    assert!(before > trimmed && before <= next);
+                    (trimmed, trims) = (before, trims + 1);
+                }
+                let length = next - trimmed;
+                assert!(length <= KEEP_ENTRIES + KEEP_ENTRIES / 100, "reads of {step}: {length} entries");
+            }
+            assert!(trims <= 300, "reads of {step}: {trims} trims");
+        }
+    }
 }
