@@ -631,7 +631,7 @@ export interface paths {
     };
     /**
      * Metrics in Prometheus' format
-     * @description Answered to this machine only.
+     * @description Answered to this machine only, and to nobody who comes through a proxy.
      */
     get: operations["get_metrics"];
     put?: never;
