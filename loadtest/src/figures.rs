@@ -9,7 +9,10 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// CPU time and memory of a process at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Cost {
-    /// CPU seconds by the threads' group: their name up to the first digit or hyphen.
+    /// CPU seconds of the whole process, threads that have ended included.
+    pub(crate) total_s: f64,
+    /// CPU seconds by the threads' group: their name up to the first digit or hyphen. What ended with
+    /// its thread is missing here.
     pub(crate) cpu_s: BTreeMap<String, f64>,
     pub(crate) rss_bytes: u64,
 }
@@ -20,7 +23,9 @@ impl Cost {
     /// # Errors
     /// If it has ended or may not be looked at.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
-        let mut cost = Self { rss_bytes: rss_bytes(pid)?, ..Self::default() };
+        let whole = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+        let (_, total_s) = parse_stat(&whole).context("/proc/<pid>/stat is not as proc(5) says")?;
+        let mut cost = Self { total_s, rss_bytes: rss_bytes(pid)?, ..Self::default() };
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?;
         for task in tasks {
             // A thread may end between being listed and being read.

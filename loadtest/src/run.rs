@@ -178,7 +178,7 @@ async fn hold(arguments: &Agents, shared: &Shared, api: &Api) -> anyhow::Result<
         latencies: tally.take_latencies(),
         before,
         after: cost()?,
-        own_cpu_s: Cost::of(std::process::id())?.cpu_since(&own).values().sum(),
+        own_cpu_s: Cost::of(std::process::id())?.total_s - own.total_s,
     })
 }
 
@@ -205,7 +205,7 @@ fn report(arguments: &Agents, held: &Held, idle: Option<&Cost>) {
     let (Some(before), Some(after)) = (&held.before, &held.after) else { return };
     let beats = held.acked.max(1) as f64;
     let by_group = after.cpu_since(before);
-    let total: f64 = by_group.values().sum();
+    let total = after.total_s - before.total_s;
     for (group, cpu_s) in by_group.iter().filter(|(_, cpu_s)| **cpu_s >= 0.01) {
         figure(&format!("CPU a heartbeat, {group}"), format!("{:.1}", cpu_s * 1e6 / beats), "us");
     }

@@ -40,8 +40,10 @@ impl Runtimes {
         let build = |name: &str, workers: usize| {
             Builder::new_multi_thread().worker_threads(workers).thread_name(name).enable_all().build()
         };
+        // A relay's work is small turns that wake each other: on few cores one thread does more of it
+        // than two that keep waking each other up.
         Ok(Self {
-            relay: build("relay", workers)?,
+            relay: build("relay", workers.div_ceil(2))?,
             collector: build("collector", workers.div_ceil(2))?,
             control: build("control", workers)?,
         })
