@@ -181,6 +181,9 @@ pub async fn update(
     describe(app, scope, &seen).await
 }
 
+/// Why a decommissioned device is revoked.
+const DECOMMISSIONED: &str = "decommissioned";
+
 /// Ends a device for good.
 ///
 /// # Errors
@@ -199,8 +202,15 @@ pub async fn decommission(
         return Err(ApiError::precondition_failed());
     }
     let intent = mutation.intent(resource);
-    let seen = device::decommission(&*app.state, &seen, "decommissioned", &intent, now_ms()).await?;
-    publish(app, &seen).await
+    let seen = device::decommission(&*app.state, &seen, DECOMMISSIONED, &intent, now_ms()).await?;
+    let published = publish(app, &seen).await;
+    if published.is_err() {
+        // What is stuck may be an older change of the device: its revocation waits for none.
+        if let Err(error) = app.authority.revocations.revoke(id, DECOMMISSIONED).await {
+            tracing::warn!(device.id = %id, error = %error, "the revocation waits for the outbox");
+        }
+    }
+    published
 }
 
 /// What was committed is in this node's directory at once, and on its way to everybody else's.

@@ -380,7 +380,7 @@ async fn hand_out(app: &App, device: &DeviceConfig, key: &ProvenKey) -> Result<E
     let lifetime = Duration::from_secs(app.config.device_certificate_s);
     let issued = app.authority.ca().issue_device(device.id, key, lifetime).map_err(ApiError::internal)?;
     let expires_ms = issued.expires_unix_s * 1_000;
-    device::record_certificate(&*app.state, device.id, &public_key, expires_ms, None, now_ms()).await?;
+    device::record_certificate(&*app.state, device.id, &public_key, &public_key, expires_ms, None, now_ms()).await?;
     app.deliver_now(device::DEVICES, &device.id.to_bytes()).await?;
     let (root, endorsement) = app.authority.endorsed_root().map_err(ApiError::internal)?;
     metrics::counter!("breeze_enrollments_total").increment(1);

@@ -102,16 +102,16 @@ impl Renewals {
             Err(error) => return refused(&format!("The certificate request {error}.")),
         };
         let signed = [PROOF_PREFIX, &proof.challenge, &Sha256::digest(&proof.csr_der)].concat();
-        let proven = record.keys.iter().any(|known| {
+        let proven = record.keys.iter().find(|known| {
             hex::decode(known).ok().is_some_and(|spki| {
                 csr::point_of(&spki).is_some_and(|point| {
                     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(&signed, &proof.signature).is_ok()
                 })
             })
         });
-        if !proven {
+        let Some(proven) = proven else {
             return refused("The proof was not made with the device's current key.");
-        }
+        };
         let grace = u64::try_from(EXPIRED_GRACE.as_millis()).unwrap_or(u64::MAX);
         if now_ms() > record.certificate_expires_ms.saturating_add(grace) {
             return refused("The certificate expired more than a year ago; enrol the device again.");
@@ -120,7 +120,7 @@ impl Renewals {
         let public_key = hex::encode(&key.spki);
         let expires_ms = issued.expires_unix_s * 1_000;
         let intent = renewal_of(record, expires_ms);
-        device::record_certificate(&*self.state, id, &public_key, expires_ms, Some(&intent), now_ms()).await?;
+        device::record_certificate(&*self.state, id, &public_key, proven, expires_ms, Some(&intent), now_ms()).await?;
         Ok(Reply::Issued(IssuedCertificate {
             certificate_der: issued.der.into(),
             chain_der: vec![Bytes::copy_from_slice(self.ca.certificate_der())],

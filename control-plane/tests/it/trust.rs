@@ -100,6 +100,12 @@ async fn a_certificate_renews_with_the_current_key_and_with_none_else() {
     assert!(matches!(renew(&server, id, &fresh, &second, &third).await, Reply::Issued(_)));
     assert!(matches!(renew(&server, id, &fresh, &first, &third).await, Reply::Refused(_)));
 
+    // However many replies are lost, each for another key: the key that the device holds stays.
+    for _ in 0..4 {
+        let fresh = challenge(&server, id).await;
+        assert!(matches!(renew(&server, id, &fresh, &third, &Device::new()).await, Reply::Issued(_)));
+    }
+
     // A challenge belongs to one device and was made here.
     let other = Device::new();
     let other_id = enrolled(&server, &other).await;
@@ -217,7 +223,7 @@ async fn a_renewal_is_an_entry_of_the_device_and_one_that_is_too_late_says_what_
     let app = server.handle.app();
     let key = hex::encode(second.pair.subject_public_key_info());
     let long_ago = now_s().saturating_sub(366 * 24 * 3_600) * 1_000;
-    device::record_certificate(&*app.state, id, &key, long_ago, None, now_s() * 1_000).await.expect("records");
+    device::record_certificate(&*app.state, id, &key, &key, long_ago, None, now_s() * 1_000).await.expect("records");
     let fresh = challenge(&server, id).await;
     let Reply::Refused(text) = renew(&server, id, &fresh, &second, &first).await else { panic!("renewed") };
     assert!(text.contains("enrol the device again"), "{text}");

@@ -62,8 +62,8 @@ pub struct DeviceConfig {
     pub enrolled_address: String,
     /// SHA-256 over the DER public key of the first certificate request, hex.
     pub first_key_sha256: String,
-    /// Public keys (DER SPKI, hex) that may prove a renewal: the newest certificate's, and the one
-    /// before, since the reply that carried the newest may have been lost.
+    /// Public keys (DER SPKI, hex) that may prove a renewal: the newest certificate's, and the one that
+    /// proved it, since the reply that carried the newest may have been lost.
     pub keys: Vec<String>,
     /// Of the newest certificate.
     pub certificate_expires_ms: u64,
@@ -192,7 +192,7 @@ pub async fn update(
     if let Some((org_id, site_id)) = change.site {
         (device.org_id, device.site_id) = (org_id, site_id);
     }
-    put(state, seen, device, vec![intent.item()], now_ms).await
+    put(state, seen, device, Vec::new(), vec![intent.item()], now_ms).await
 }
 
 /// Ends a device for good: its record says so, and the revocation goes out with the same commit. The
@@ -212,7 +212,7 @@ pub async fn decommission(
     let mut revoke = device.id.to_bytes().to_vec();
     revoke.extend_from_slice(reason.as_bytes());
     let revoke = OutboxItem { topic: REVOKE_TOPIC, payload: revoke.into() };
-    put(state, seen, device, vec![revoke, intent.item()], now_ms).await
+    put(state, seen, device, vec![revoke], vec![intent.item()], now_ms).await
 }
 
 /// A person's answer to a pending device.
@@ -232,18 +232,20 @@ pub async fn decide(
     }
     device.standing = if admit { Standing::Active } else { Standing::Rejected };
     device.enrolled_ms = now_ms;
-    put(state, seen, device, vec![intent.item()], now_ms).await
+    put(state, seen, device, Vec::new(), vec![intent.item()], now_ms).await
 }
 
-/// Records a certificate that is about to be handed out, so that its key can prove a renewal. `intent`: the
-/// entry of a renewal.
+/// Records a certificate that is about to be handed out, so that its key can prove a renewal. `proven`
+/// is the key (hex) that the device has just shown to hold: it stays, for the reply may be lost, however
+/// often; keys of replies that were lost before go. `intent`: the entry of a renewal.
 ///
 /// # Errors
-/// The store's; [`ModelError::Conflict`] unless the device is active.
+/// The store's; [`ModelError::Conflict`] unless the device is active and `proven` still one of its keys.
 pub async fn record_certificate(
     state: &dyn State,
     id: DeviceId,
     public_key_hex: &str,
+    proven: &str,
     expires_ms: u64,
     intent: Option<&Intent>,
     now_ms: u64,
@@ -254,11 +256,14 @@ pub async fn record_certificate(
         if device.standing != Standing::Active {
             return Err(ModelError::Conflict("The device is not active.".into()));
         }
-        device.keys.retain(|key| key != public_key_hex);
-        device.keys.insert(0, public_key_hex.to_owned());
-        device.keys.truncate(2);
+        if !device.keys.iter().any(|key| key == proven) {
+            return Err(ModelError::Conflict("The device's key has changed meanwhile.".into()));
+        }
+        if proven != public_key_hex {
+            device.keys = vec![public_key_hex.to_owned(), proven.to_owned()];
+        }
         device.certificate_expires_ms = expires_ms;
-        match put(state, &seen, device, intent.map(Intent::item).into_iter().collect(), now_ms).await {
+        match put(state, &seen, device, Vec::new(), intent.map(Intent::item).into_iter().collect(), now_ms).await {
             Ok(_) => return Ok(()),
             Err(ModelError::Version) => {}
             Err(error) => return Err(error),
@@ -267,19 +272,23 @@ pub async fn record_certificate(
     Err(record::contended())
 }
 
+/// `first` and `last`: what is delivered before and after the record's own items. An item that fails
+/// holds back those behind it, so what must not wait for a stream comes first.
 async fn put(
     state: &dyn State,
     seen: &Seen,
     mut device: DeviceConfig,
-    more: Vec<OutboxItem>,
+    first: Vec<OutboxItem>,
+    last: Vec<OutboxItem>,
     now_ms: u64,
 ) -> Result<Seen, ModelError> {
     device.updated_ms = now_ms;
     let mut commit = Commit::new(DEVICES, device.id.to_bytes().to_vec())
         .assert(Assert::Version(CONFIG.into(), seen.version()))
         .put(CONFIG, record::encode(&device));
-    commit.outbox = items(&device);
-    commit.outbox.extend(more);
+    commit.outbox = first;
+    commit.outbox.extend(items(&device));
+    commit.outbox.extend(last);
     match state.commit(commit).await? {
         CommitOutcome::Applied { version } => Ok(Seen(Versioned { version, value: device })),
         CommitOutcome::Conflict { .. } => Err(ModelError::Version),
@@ -312,4 +321,88 @@ pub async fn pending(
         }
     }
     Ok((devices, index::count(state, &list).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::audit::{ActorType, AuditResult, Entry},
+        state::memory::MemoryState,
+    };
+    use breeze_proto::id::AuditId;
+
+    fn intent() -> Intent {
+        Intent::new(Entry {
+            id: AuditId::generate(),
+            timestamp_ms: 1,
+            partner_id: None,
+            org_id: None,
+            actor_type: ActorType::System,
+            actor_id: None,
+            actor_email: None,
+            action: "test".into(),
+            resource_type: None,
+            resource_id: None,
+            resource_name: None,
+            result: AuditResult::Success,
+            error_message: None,
+            ip_address: None,
+            user_agent: None,
+            request_id: None,
+            details: serde_json::Value::Null,
+        })
+    }
+
+    fn device() -> DeviceConfig {
+        DeviceConfig {
+            id: DeviceId::generate(),
+            partner_id: PartnerId::generate(),
+            org_id: OrgId::generate(),
+            site_id: SiteId::generate(),
+            standing: Standing::Active,
+            display_name: None,
+            tags: Vec::new(),
+            enrolled_by: EnrollmentKeyId::generate(),
+            enrollment_key_name: String::new(),
+            enrolled_ms: 1,
+            created_ms: 1,
+            updated_ms: 1,
+            enrolled: EnrolledFacts::default(),
+            enrolled_address: String::new(),
+            first_key_sha256: String::new(),
+            keys: vec!["a".into()],
+            certificate_expires_ms: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revocation_waits_for_nothing_else_of_its_commit() {
+        let state = MemoryState::new();
+        let device = create(&state, &device(), &intent()).await.expect("creates");
+        let partition = device.id.to_bytes();
+        let made = state.outbox(DEVICES, &partition, 100).await.expect("reads");
+        state.outbox_delivered(DEVICES, &partition, made.last().expect("items").position).await.expect("delivers");
+        let seen = find(&state, &Scope::system("test"), device.id).await.expect("there");
+        decommission(&state, &seen, "sold", &intent(), 2).await.expect("decommissions");
+        let left = state.outbox(DEVICES, &partition, 100).await.expect("reads");
+        let topics: Vec<&str> = left.iter().map(|item| item.topic.as_ref()).collect();
+        assert_eq!(topics[0], REVOKE_TOPIC);
+        assert!(topics.contains(&DIRECTORY_TOPIC));
+    }
+
+    #[tokio::test]
+    async fn the_key_that_proved_a_renewal_stays_however_many_replies_are_lost() {
+        let state = MemoryState::new();
+        let id = create(&state, &device(), &intent()).await.expect("creates").id;
+        for (new, proven, keys) in
+            [("b", "a", ["b", "a"]), ("c", "a", ["c", "a"]), ("a", "a", ["c", "a"]), ("d", "c", ["d", "c"])]
+        {
+            record_certificate(&state, id, new, proven, 5, None, 3).await.expect("records");
+            let seen = find(&state, &Scope::system("test"), id).await.expect("there");
+            assert_eq!(seen.config().keys, keys);
+        }
+        let gone = record_certificate(&state, id, "e", "a", 5, None, 3).await;
+        assert!(matches!(gone, Err(ModelError::Conflict(_))));
+    }
 }
