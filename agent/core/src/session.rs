@@ -297,7 +297,9 @@ impl<S: Storage> Session<S> {
     /// Seconds since the epoch by the server's clock if it is known, for judging expiries; never before
     /// our certificate was made, whatever a clock without a battery or a relay says.
     fn now_s(&self, now: Now) -> u64 {
-        (self.server.best_us(now) / SECOND).max(self.renewal.certificate().not_before_s)
+        let told = self.server.estimate(now);
+        let best_us = told.unwrap_or_else(|| now.wall_us.max(self.spool.counters().server_us));
+        (best_us / SECOND).max(self.renewal.certificate().not_before_s)
     }
 
     fn plan(&mut self, now: Now) {

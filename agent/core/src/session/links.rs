@@ -357,6 +357,7 @@ impl<S: Storage> Session<S> {
         self.server.set(welcome.server_wall_us, now);
         let boot_id = Bytes::copy_from_slice(&self.identity.boot_id);
         self.spool.update_counters(|counters| {
+            counters.server_us = welcome.server_wall_us;
             counters.server_minus_mono_us = welcome.server_wall_us.wrapping_sub(now.mono_us).cast_signed();
             counters.boot_id = boot_id;
         });

@@ -65,6 +65,10 @@ pub struct Counters {
     /// Highest inventory revision given.
     #[prost(uint64, tag = "6")]
     pub inventory_revision: u64,
+    /// The server's time as it was told last: until it is told again, documents expire by it too. Nothing
+    /// else is judged by it, for it is a relay's word.
+    #[prost(uint64, tag = "7")]
+    pub server_us: u64,
     /// The server's time minus the monotonic clock, in the boot below.
     #[prost(sint64, tag = "8")]
     pub server_minus_mono_us: i64,
