@@ -62,6 +62,7 @@ pub struct Session<S> {
     commands: VecDeque<Command>,
 
     server: ServerClock,
+    started_us: u64,
     jumps: JumpDetector,
     planned_us: u64,
 
@@ -104,6 +105,7 @@ impl<S: Storage> Session<S> {
             documents,
             commands: VecDeque::new(),
             server: ServerClock::default(),
+            started_us: now.mono_us,
             jumps: JumpDetector::new(now),
             planned_us: now.mono_us,
             links: Links::new(now.mono_us + revoked_wait.unwrap_or(0)),
@@ -298,7 +300,10 @@ impl<S: Storage> Session<S> {
     /// our certificate was made, whatever a clock without a battery or a relay says.
     fn now_s(&self, now: Now) -> u64 {
         let told = self.server.estimate(now);
-        let best_us = told.unwrap_or_else(|| now.wall_us.max(self.spool.counters().server_us));
+        // What passed since the start has passed since the server's time was heard, too: a clock that stands
+        // before it must not keep a document for ever.
+        let floor_us = self.spool.counters().server_us + now.mono_us.saturating_sub(self.started_us);
+        let best_us = told.unwrap_or_else(|| now.wall_us.max(floor_us));
         (best_us / SECOND).max(self.renewal.certificate().not_before_s)
     }
 

@@ -32,7 +32,7 @@ impl LaneCore {
         let day = envelope.received_us / DAY_US;
         let names = self.devices[envelope.device as usize].custom.get_or_insert_default();
         if day > names.day {
-            *names = Box::new(CustomNames { day, seen: Vec::new() });
+            **names = CustomNames { day, seen: Vec::new() };
         }
         let sent = values.len();
         values.truncate(breeze_proto::limits::MAX_CUSTOM_VALUES);

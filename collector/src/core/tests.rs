@@ -102,7 +102,7 @@ fn a_device_has_so_many_custom_metrics_a_day() {
         let mut kept = 0;
         for first in names.clone().step_by(64) {
             bench.seq += 1;
-            let value = |n: usize| v1::NamedValue { name: format!("made.up.{n}"), value: 1.0, ..Default::default() };
+            let value = |n: usize| v1::NamedValue { name: format!("made.up.{n}"), value: 1.0 };
             let heartbeat = v1::Heartbeat {
                 lane: v1::Lane::Live.into(),
                 seq: bench.seq,

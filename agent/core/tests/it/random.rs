@@ -84,3 +84,12 @@ proptest! {
         live(seed, steps);
     }
 }
+
+/// Else it measures every second until it is connected, which is more than fits in memory.
+#[test]
+fn what_was_asked_for_a_while_ends_though_the_clock_is_set_back() {
+    let before = [Step::Run(1), Step::Fast(1), Step::Run(1), Step::UdpBlocked(true), Step::Kill(0)];
+    let wrong = [Step::DiskFull(true), Step::Run(1), Step::ClockError(-DAY_S), Step::Kill(0), Step::Run(1)];
+    let alone = [Step::Partition(251), Step::RelayDown(1, true), Step::LosePower(0), Step::Run(257)];
+    live(8_507_952_315_126_782_104, before.into_iter().chain(wrong).chain(alone).collect());
+}
