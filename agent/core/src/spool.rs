@@ -43,6 +43,8 @@ pub struct Spool<S> {
     numbered: BTreeMap<Number, Slot>,
     /// Values that the storage would not take.
     unstored: BTreeMap<u64, Vec<u8>>,
+    /// Nor the counters as they are.
+    counters_unstored: bool,
     /// Why the storage failed last, until it works again.
     trouble: Option<StorageError>,
 }
@@ -96,6 +98,7 @@ impl<S: Storage> Spool<S> {
             unnumbered,
             numbered,
             unstored: BTreeMap::new(),
+            counters_unstored: false,
             trouble: None,
         })
     }
@@ -338,7 +341,9 @@ impl<S: Storage> Spool<S> {
 
     fn write_counters(&mut self) {
         let value = self.counters.encode_to_vec();
-        if let Err(error) = self.storage.put(COUNTERS_KEY, &value) {
+        let written = self.storage.put(COUNTERS_KEY, &value);
+        self.counters_unstored = written.is_err();
+        if let Err(error) = written {
             self.trouble = Some(error);
         }
     }
@@ -346,11 +351,14 @@ impl<S: Storage> Spool<S> {
     fn commit(&mut self, durable: bool) {
         match self.storage.commit(durable) {
             Ok(()) => {
-                if self.unstored.is_empty() {
+                if self.unstored.is_empty() && !self.counters_unstored {
                     self.trouble = None;
                 } else if self.trouble.take().is_some() {
                     // Works again, perhaps: what waits in memory is tried once more.
                     self.retry_unstored();
+                    if self.counters_unstored {
+                        self.write_counters();
+                    }
                 }
             }
             Err(error) => self.trouble = Some(error),

@@ -93,3 +93,11 @@ fn what_was_asked_for_a_while_ends_though_the_clock_is_set_back() {
     let alone = [Step::Partition(251), Step::RelayDown(1, true), Step::LosePower(0), Step::Run(257)];
     live(8_507_952_315_126_782_104, before.into_iter().chain(wrong).chain(alone).collect());
 }
+
+/// Counters that a full disk did not take are trouble too, until it takes them.
+#[test]
+fn a_full_disk_that_does_not_take_what_the_time_is() {
+    let full = [Step::DiskFull(true), Step::Run(1), Step::Kill(0), Step::DiskFull(false)];
+    let wrong = [Step::StreamFull(true), Step::Run(1), Step::ClockError(DAY_S), Step::LosePower(0)];
+    live(0, full.into_iter().chain(wrong).collect());
+}
