@@ -754,6 +754,11 @@ export interface components {
        * @description Usual distance of its heartbeats, in seconds.
        */
       heartbeat_interval_s: number;
+      /**
+       * @description Where its private key lies: "file", readable by the device's administrator; null until it has
+       *     told.
+       */
+      key_protection: string | null;
       os_build: string;
       /**
        * Format: int64
