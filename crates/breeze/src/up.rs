@@ -7,6 +7,7 @@ mod engines;
 mod files;
 mod ports;
 mod roles;
+mod settings;
 
 use anyhow::{Context, ensure};
 use breeze_runtime::shutdown::Shutdown;
@@ -14,6 +15,7 @@ use engines::Engines;
 use ports::{Addresses, KeptPorts};
 use roles::{Roles, Runtimes};
 use serde::Serialize;
+use settings::Settings;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -56,6 +58,9 @@ pub(crate) struct Arguments {
     /// believed; may be given several times
     #[arg(long = "trusted-proxy", value_name = "ADDR")]
     trusted_proxies: Vec<IpAddr>,
+    /// TOML file of settings that few change: [relay.limits], [retention] and [bus]; see docs/operations.md
+    #[arg(long, value_name = "FILE", env = "BREEZE_CONFIG")]
+    config: Option<PathBuf>,
     /// Write addresses, set-up link and an enrolment key here (mode 0600) once everything answers
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -103,6 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(arguments: &Arguments, runtimes: &Runtimes) -> anyhow::Result<()> {
+    let settings = Settings::load(arguments.config.as_deref())?;
     let data = &arguments.data;
     files::make_private_folder(data)?;
     let asked = arguments.addresses();
@@ -110,8 +116,9 @@ async fn serve(arguments: &Arguments, runtimes: &Runtimes) -> anyhow::Result<()>
     let signals = shutdown.clone();
     let signals = tokio::spawn(async move { signals.on_signals().await });
 
-    let engines = Engines::open(data, arguments.disk_reserve << 20).await?;
-    let started = Roles::start(arguments, KeptPorts::load(data)?.apply(asked), &engines, runtimes).await;
+    let engines = Engines::open(data, arguments.disk_reserve << 20, &settings).await?;
+    let at = KeptPorts::load(data)?.apply(asked);
+    let started = Roles::start(arguments, &settings, at, &engines, runtimes).await;
     let result = match started {
         Ok(roles) => {
             KeptPorts::save(data, asked, roles.bound())?;

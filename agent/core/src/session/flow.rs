@@ -196,6 +196,7 @@ impl<S: Storage> Session<S> {
         }
         if !ack.stored.is_empty() {
             self.last_ack_us = self.server.best_us(now);
+            self.links.served();
         }
     }
 

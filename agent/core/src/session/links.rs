@@ -137,6 +137,12 @@ impl Links {
         self.primary.iter_mut().chain(&mut self.successor).chain(&mut self.racing).find(|link| link.id == id)
     }
 
+    /// An acknowledgement came: the relay works, however short its connections are. One doubling is left
+    /// against a relay that takes a batch and fails each time.
+    pub(super) fn served(&mut self) {
+        self.failures = self.failures.min(1);
+    }
+
     /// Whether `id` is alive; then it was heard from.
     pub(super) fn heard_from(&mut self, id: LinkId, now: Now) -> bool {
         self.find(id).is_some_and(|link| {

@@ -1,5 +1,6 @@
 //! The embedded engines of one machine, opened before the roles and closed after them.
 
+use super::settings::Settings;
 use anyhow::Context;
 use breeze_bus::embedded::{EmbeddedBus, EmbeddedBusConfig};
 use breeze_store::{
@@ -24,12 +25,22 @@ impl Engines {
     ///
     /// # Errors
     /// If one is damaged, of a newer format, or open in another process.
-    pub(super) async fn open(data: &Path, reserve_bytes: u64) -> anyhow::Result<Self> {
+    pub(super) async fn open(data: &Path, reserve_bytes: u64, settings: &Settings) -> anyhow::Result<Self> {
         let config = embedded::Config { reserve_bytes, ..embedded::Config::default() };
         let state = EmbeddedState::open(data.join("state"), config).await.context("state")?;
-        let bus_config = EmbeddedBusConfig { reserve_bytes, ..EmbeddedBusConfig::new(data.join("bus")) };
-        let metrics_config =
-            EmbeddedMetricsConfig { reserve_bytes, ..EmbeddedMetricsConfig::new(data.join("metrics")) };
+        let bus_config = EmbeddedBusConfig {
+            reserve_bytes,
+            max_stream_bytes: settings.bus.max_stream_mib << 20,
+            ..EmbeddedBusConfig::new(data.join("bus"))
+        };
+        let metrics_config = EmbeddedMetricsConfig {
+            reserve_bytes,
+            retention_raw_days: settings.retention.raw_days,
+            retention_5m_days: settings.retention.five_minutes_days,
+            retention_1h_days: settings.retention.hour_days,
+            retention_1d_days: settings.retention.day_days,
+            ..EmbeddedMetricsConfig::new(data.join("metrics"))
+        };
         let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let bus = EmbeddedBus::open(bus_config).context("bus")?;
             Ok((bus, EmbeddedMetrics::open(metrics_config).context("metrics")?))

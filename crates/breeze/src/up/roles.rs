@@ -1,6 +1,6 @@
 //! The three roles, each on a runtime of its own.
 
-use super::{Arguments, UPKEEP, engines::Engines, ports::Addresses};
+use super::{Arguments, UPKEEP, engines::Engines, ports::Addresses, settings::Settings};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use breeze_control_plane::{ControlPlane, Deps, Tls};
@@ -72,6 +72,7 @@ impl Roles {
     /// If one cannot start; those that had are dropped with their runtimes.
     pub(super) async fn start(
         arguments: &Arguments,
+        settings: &Settings,
         at: Addresses,
         engines: &Engines,
         runtimes: &Runtimes,
@@ -112,7 +113,7 @@ impl Roles {
 
         let relay_shutdown = Shutdown::new();
         let relaying = breeze_relay::start(
-            relay_config(arguments, at)?,
+            relay_config(arguments, settings, at)?,
             relay_identity(&control, &names)?,
             bus,
             relay_shutdown.clone(),
@@ -199,7 +200,7 @@ fn control_config(arguments: &Arguments, listen: SocketAddr) -> anyhow::Result<b
     })
 }
 
-fn relay_config(arguments: &Arguments, at: Addresses) -> anyhow::Result<breeze_relay::Config> {
+fn relay_config(arguments: &Arguments, settings: &Settings, at: Addresses) -> anyhow::Result<breeze_relay::Config> {
     Ok(breeze_relay::Config {
         id: RELAY_ID.into(),
         region: REGION.into(),
@@ -212,7 +213,7 @@ fn relay_config(arguments: &Arguments, at: Addresses) -> anyhow::Result<breeze_r
         public_wss: None,
         data_dir: arguments.data.join("relay"),
         drain_ms: 3_000,
-        limits: breeze_relay::Limits::default(),
+        limits: settings.relay.limits,
     })
 }
 
