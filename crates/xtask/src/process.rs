@@ -20,22 +20,23 @@ pub(crate) fn step(title: &str) {
     say(&format!("\n== {title}"));
 }
 
-/// A command to be run in `directory`, found by `cargo`'s own rules where it is cargo.
+/// A command to be run in `directory`. What cargo set for us is not passed on: build scripts that look
+/// at it would be run again by every other way of building.
 pub(crate) fn command(program: impl AsRef<OsStr>, arguments: &[&str], directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|set| text.starts_with(set)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
 /// The cargo that runs us.
 pub(crate) fn cargo(arguments: &[&str], root: &Path) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = command(cargo, arguments, root);
-    // What cargo set for us is not meant for the cargo that we start.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(name);
-    }
-    command
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), arguments, root)
 }
 
 /// Runs to the end, output shown.
