@@ -21,6 +21,13 @@ pub(crate) struct Arguments {
     seconds: u32,
 }
 
+impl Arguments {
+    /// The load of the first marks: 10,000 agents at 10 s.
+    pub(crate) const fn marks() -> Self {
+        Self { agents: 10_000, interval: 10, seconds: 60 }
+    }
+}
+
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     step("Building with optimisation");
     process::run(cargo(&["build", "--profile", "bench", "-p", "breeze", "-p", "breeze-loadtest"], root))?;

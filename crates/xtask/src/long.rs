@@ -1,8 +1,8 @@
-//! What `cargo xtask test --long` adds: the tests marked as long, fuzzing of every parser, and the
-//! agent checked for the systems that this machine cannot run.
+//! What `cargo xtask test --long` adds: the tests marked as long, the big load, fuzzing of every
+//! parser, and the agent checked for the systems that this machine cannot run.
 
 use crate::{
-    install,
+    bench, install,
     process::{self, command, step},
     systems, test,
 };
@@ -12,8 +12,9 @@ use std::{fs, path::Path};
 const FUZZ_SECONDS: u32 = 60;
 
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
-    step("Long tests: soaks, big loads, crash loops");
+    step("Long tests: soaks and crash loops");
     test::run_rust_profile(root, "long")?;
+    bench::run(root, &bench::Arguments::marks())?;
     fuzz(root)?;
     systems::run(root)
 }
