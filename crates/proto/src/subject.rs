@@ -9,6 +9,13 @@ pub fn lane_stream(region: &str, lane: LaneId) -> String {
     format!("lane.{region}.{lane}")
 }
 
+/// Durable stream of what relays of `region` took from devices of `home` while that could not be reached:
+/// [`crate::v1::LaneBatch`] after the home's lane number (u16, big endian). Collectors of `region` replay it.
+#[must_use]
+pub fn foreign_stream(region: &str, home: &str) -> String {
+    format!("foreign.{region}.{home}")
+}
+
 /// Durable stream of device attributes that changed: [`crate::v1::Digest`]-independent full records
 /// with versions, written by collectors and the control plane, read by every directory.
 pub const DIRECTORY_STREAM: &str = "directory";
@@ -29,6 +36,24 @@ pub fn relay_push(relay_id: &str) -> String {
 pub const CA_CHALLENGE: &str = "ca.challenge";
 /// Request: [`crate::v1::RenewCertificate`], answered by [`crate::v1::RenewReply`].
 pub const CA_RENEW: &str = "ca.renew";
+/// Request: [`crate::v1::RelayCertificateRequest`] of that relay, answered by [`crate::v1::RelayCertificateReply`].
+#[must_use]
+pub fn ca_relay(relay_id: &str) -> String {
+    format!("ca.relay.{relay_id}")
+}
+
+/// Request to a lane's owner to hand it to the collector that asks: [`crate::v1::YieldLane`].
+#[must_use]
+pub fn lane_yield(region: &str, lane: LaneId) -> String {
+    format!("collector.{region}.{lane}.yield")
+}
+
+/// Broadcast: [`crate::v1::CollectorPresence`] of a collector of the region.
+#[must_use]
+pub fn collectors(region: &str) -> String {
+    format!("collectors.{region}")
+}
+
 /// Request: [`crate::v1::DocumentsRequest`].
 pub const AGENT_DOCUMENTS: &str = "agent.documents";
 /// Request: [`crate::v1::RevocationsRequest`], answered by a [`crate::v1::SignedDocument`] over a whole
