@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use breeze_proto::shard::LaneCount;
 use breeze_relay_core::admission::AdmissionLimits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Configuration of one relay.
@@ -47,7 +47,7 @@ fn five_seconds() -> u64 {
 }
 
 /// Bounds of one relay.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections at a time, both transports together.
