@@ -82,20 +82,19 @@ impl Roles {
         let bus: Arc<dyn breeze_bus::Bus> = engines.bus.clone();
         let metrics: Arc<dyn Metrics> = engines.metrics.clone();
 
-        let recorder = breeze_runtime::metrics::install()?;
-        let upkeep = recorder.clone();
+        breeze_runtime::metrics::install()?;
         runtimes.control.spawn(async move {
             let mut tick = tokio::time::interval(UPKEEP);
             loop {
                 tick.tick().await;
-                upkeep.run_upkeep();
+                breeze_runtime::metrics::upkeep();
             }
         });
         let deps = Deps {
             bus: Arc::clone(&bus),
             state: Arc::clone(&state),
             metrics: Arc::clone(&metrics),
-            render_metrics: Some(Arc::new(move || recorder.render())),
+            render_metrics: Some(Arc::new(|| breeze_runtime::metrics::render().unwrap_or_default())),
         };
         let config = control_config(arguments, at.dashboard)?;
         let opening = ControlPlane::open(config, deps);
