@@ -48,6 +48,13 @@ pub fn lane_yield(region: &str, lane: LaneId) -> String {
     format!("collector.{region}.{lane}.yield")
 }
 
+/// Request to a lane's owner for what it knows of the lane's devices: [`crate::v1::FollowLane`],
+/// answered by a [`crate::v1::LanePage`].
+#[must_use]
+pub fn lane_follow(region: &str, lane: LaneId) -> String {
+    format!("collector.{region}.{lane}.follow")
+}
+
 /// Broadcast: [`crate::v1::CollectorPresence`] of a collector of the region.
 #[must_use]
 pub fn collectors(region: &str) -> String {
@@ -80,6 +87,12 @@ pub fn digest(region: &str) -> String {
 #[must_use]
 pub fn digest_full(region: &str) -> String {
     format!("collector.{region}.digest")
+}
+
+/// Request to one collector for its own devices, among collectors only: as [`digest_full`].
+#[must_use]
+pub fn digest_of(region: &str, collector_id: &str) -> String {
+    format!("collector.{region}.{collector_id}.digest")
 }
 
 /// Broadcast: [`crate::v1::RoleStatus`].

@@ -134,15 +134,41 @@ impl LaneRecord {
         self.leases.release(lease).await.map(drop)
     }
 
+    /// Who holds the lane; see [`Leases::holder`].
+    ///
+    /// # Errors
+    /// Of the state.
+    pub async fn holder(&self) -> Result<Option<(Bytes, u64)>, StateError> {
+        self.leases.holder(&self.partition).await
+    }
+
+    /// The newest boundary.
+    ///
+    /// # Errors
+    /// Of the state; [`StateError::Corrupt`] for a row that does not decode.
+    pub async fn boundary(&self) -> Result<LaneBoundary, StateError> {
+        match self.state.get(LANES.into(), &self.partition, BOUNDARY).await? {
+            Some(row) => decode(&row.value),
+            None => Ok(LaneBoundary::default()),
+        }
+    }
+
+    /// The deltas that are stored of batches behind `after`, ascending.
+    ///
+    /// # Errors
+    /// Of the state; [`StateError::Corrupt`] for a key that is none.
+    pub async fn deltas(&self, after: u64) -> Result<Vec<DeltaId>, StateError> {
+        let from = delta_key((after.saturating_add(1), 0));
+        let rows = self.scan_from(from, DELTA_END).await?;
+        rows.iter().map(|(key, _)| read_delta_key(key).ok_or_else(no_position)).collect()
+    }
+
     /// Reads everything. Call it after the lane was acquired: from then on nobody else writes.
     ///
     /// # Errors
     /// Of the state; [`StateError::Corrupt`] for a row that does not decode.
     pub async fn recover(&self) -> Result<Recovered, StateError> {
-        let boundary = match self.state.get(LANES.into(), &self.partition, BOUNDARY).await? {
-            Some(row) => decode::<LaneBoundary>(&row.value)?,
-            None => LaneBoundary::default(),
-        };
+        let boundary = self.boundary().await?;
         let mut devices: HashMap<Bytes, (u64, ReceivedDevice)> = HashMap::new();
         let mut lay = |set: ReceivedSet| {
             for device in set.devices {
@@ -157,8 +183,7 @@ impl LaneRecord {
         }
         let mut deltas = Vec::new();
         for (key, value) in self.scan(DELTA, DELTA_END).await? {
-            let id =
-                read_delta_key(&key).ok_or_else(|| StateError::Corrupt("a lane's delta has no position".into()))?;
+            let id = read_delta_key(&key).ok_or_else(no_position)?;
             deltas.push(id);
             if id.0 <= boundary.applied_through {
                 lay(decode(&value)?);
@@ -168,8 +193,12 @@ impl LaneRecord {
     }
 
     async fn scan(&self, from: &'static [u8], to: &'static [u8]) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        self.scan_from(Bytes::from_static(from), to).await
+    }
+
+    async fn scan_from(&self, from: Bytes, to: &'static [u8]) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let mut rows = Vec::new();
-        let mut next = Some(Bytes::from_static(from));
+        let mut next = Some(from);
         while let Some(from) = next {
             let scan = Scan { from, to: Some(Bytes::from_static(to)), reverse: false, limit: MAX_PAGE_ROWS };
             let page = self.state.scan(LANES.into(), &self.partition, scan).await?;
@@ -190,6 +219,27 @@ impl LaneRecord {
         boundary: &LaneBoundary,
         received: &ReceivedWrite,
     ) -> Result<Recorded, StateError> {
+        self.commit(self.record_commit(lease, boundary, received)).await
+    }
+
+    /// Records as [`LaneRecord::record`] does and hands the lane to `to` in one: nobody else can take it
+    /// before `until_ms`.
+    ///
+    /// # Errors
+    /// As [`LaneRecord::record`].
+    pub async fn hand_over(
+        &self,
+        lease: &Lease,
+        boundary: &LaneBoundary,
+        received: &ReceivedWrite,
+        to: &str,
+        until_ms: u64,
+    ) -> Result<Recorded, StateError> {
+        let commit = self.record_commit(lease, boundary, received);
+        self.commit(Leases::hand_over(commit, lease, to.as_bytes(), until_ms)).await
+    }
+
+    fn record_commit(&self, lease: &Lease, boundary: &LaneBoundary, received: &ReceivedWrite) -> Commit {
         let mut commit =
             Commit::new(LANES, self.partition.clone()).assert(lease.fence()).put(BOUNDARY, boundary.encode_to_vec());
         for (part, delta) in &received.deltas {
@@ -201,11 +251,19 @@ impl LaneRecord {
         for delta in &received.forget {
             commit = commit.delete(delta_key(*delta));
         }
+        commit
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Recorded, StateError> {
         Ok(match self.state.commit(commit).await? {
             CommitOutcome::Applied { .. } => Recorded::Yes,
             CommitOutcome::Conflict { .. } => Recorded::Lost,
         })
     }
+}
+
+fn no_position() -> StateError {
+    StateError::Corrupt("a lane's delta has no position".into())
 }
 
 fn delta_key((through, part): DeltaId) -> Bytes {
@@ -303,5 +361,22 @@ mod tests {
         assert_eq!(lane.record(&second, &boundary, &nothing).await.expect("answers"), Recorded::Yes);
         lane.release(second).await.expect("releases");
         let _ = take(&lane, "c", 210).await;
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_handed_over_is_the_successors_alone() {
+        let lane = lane();
+        let first = take(&lane, "a", 0).await;
+        let (boundary, nothing) = (LaneBoundary { last: 5, ..LaneBoundary::default() }, ReceivedWrite::default());
+        let delta = ReceivedWrite { deltas: vec![(0, set(5, vec![received(1, 5)]))], ..ReceivedWrite::default() };
+        assert_eq!(lane.hand_over(&first, &boundary, &delta, "b", 500).await.expect("records"), Recorded::Yes);
+        assert_eq!(lane.holder().await.expect("reads"), Some((Bytes::from_static(b"b"), 500)));
+        assert!(matches!(lane.acquire("a", 600, 200).await, Ok(Acquired::Held { .. })), "also not by who had it");
+        assert_eq!(lane.record(&first, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
+        let second = take(&lane, "b", 200).await;
+        assert!(second.epoch > first.epoch);
+        assert_eq!(lane.boundary().await.expect("reads"), boundary);
+        assert_eq!(lane.deltas(4).await.expect("reads"), [(5, 0)]);
+        assert_eq!(lane.deltas(5).await.expect("reads"), []);
     }
 }

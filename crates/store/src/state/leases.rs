@@ -123,6 +123,27 @@ impl Leases {
         Ok(applied)
     }
 
+    /// What hands a lease to `to` as part of a commit under [`Lease::fence`]: it is theirs to acquire at
+    /// once, and nobody else's until `until_ms`.
+    #[must_use]
+    pub fn hand_over(commit: Commit, lease: &Lease, to: &[u8], until_ms: u64) -> Commit {
+        commit.put(HELD, held_value(lease.epoch, to)).put(UNTIL, until_value(until_ms))
+    }
+
+    /// Who holds a lease and until when, whether that is over or not; `None` for one that is free.
+    ///
+    /// # Errors
+    /// Of the state.
+    pub async fn holder(&self, partition: &[u8]) -> Result<Option<(Bytes, u64)>, StateError> {
+        let Some(row) = self.state.get(self.table.into(), partition, HELD).await? else { return Ok(None) };
+        let (_, holder) = read_held(&row)?;
+        if holder.is_empty() {
+            return Ok(None);
+        }
+        let until = self.state.get(self.table.into(), partition, UNTIL).await?.ok_or_else(corrupt)?;
+        Ok(Some((Bytes::copy_from_slice(holder), number(&until.value)?)))
+    }
+
     /// Gives a lease back, so that the next need not wait; `false` when it was not held any more.
     ///
     /// # Errors
