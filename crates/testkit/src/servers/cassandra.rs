@@ -1,0 +1,92 @@
+//! Cassandra as the CQL server: one node, or a node each in several data centres.
+
+mod cql;
+
+use super::{START_PATIENCE, Tools, port::free_port, process::Process};
+use anyhow::Context;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+/// A node with its own data. Data are best on tmpfs: what is tested is not the disk.
+#[derive(Debug)]
+pub struct Cassandra {
+    /// To be stopped, killed and paused.
+    pub process: Process,
+    /// Where it answers CQL.
+    pub address: SocketAddr,
+    /// Its data centre.
+    pub datacenter: String,
+}
+
+impl Cassandra {
+    /// One node, waited for.
+    ///
+    /// # Errors
+    /// If the tool is missing or the node does not come up.
+    pub fn single(tools: &Tools, folder: &Path, datacenter: &str) -> anyhow::Result<Self> {
+        let mut nodes = Self::datacenters(tools, folder, &[datacenter])?;
+        nodes.pop().context("one data centre has one node")
+    }
+
+    /// A node in each data centre, on 127.0.0.1, 127.0.0.2 and so on; waited for until each sees the others.
+    ///
+    /// # Errors
+    /// As [`Cassandra::single`].
+    pub fn datacenters(tools: &Tools, folder: &Path, datacenters: &[&str]) -> anyhow::Result<Vec<Self>> {
+        let storage = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+        let ips = |number| IpAddr::V4(Ipv4Addr::new(127, 0, 0, number));
+        let all: Vec<String> = (1_u8..).zip(datacenters).map(|(number, _)| ips(number).to_string()).collect();
+        let mut nodes = Vec::new();
+        for (number, datacenter) in (1_u8..).zip(datacenters) {
+            let address = SocketAddr::new(ips(number), free_port(ips(number))?);
+            let mut node = Self::node(tools, &folder.join(datacenter), address, storage, datacenter, &all.join(","))?;
+            // One after the other: a node that starts first finds the others there.
+            node.restart()?;
+            nodes.push(node);
+        }
+        for node in &mut nodes {
+            let address = node.address;
+            let others = datacenters.len() - 1;
+            node.process.wait_until(START_PATIENCE, || cql::peers(address).is_ok_and(|peers| peers == others))?;
+        }
+        Ok(nodes)
+    }
+
+    fn node(
+        tools: &Tools,
+        folder: &Path,
+        address: SocketAddr,
+        storage: u16,
+        datacenter: &str,
+        all: &str,
+    ) -> anyhow::Result<Self> {
+        let lib = tools.cassandra().context("Cassandra or Java is not installed: cargo xtask test installs them")?;
+        fs::create_dir_all(folder)?;
+        let words = [
+            Tools::script("cassandra.sh").into_os_string(),
+            "run".into(),
+            lib.into(),
+            folder.into(),
+            address.ip().to_string().into(),
+            address.port().to_string().into(),
+            storage.to_string().into(),
+            datacenter.into(),
+            all.into(),
+        ];
+        let process = Process::new(&format!("cassandra {datacenter}"), words, &folder.join("cassandra.log"));
+        Ok(Self { process, address, datacenter: datacenter.to_owned() })
+    }
+
+    /// Starts again on the same data and ports, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it runs already or does not come up.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.start()?;
+        let address = self.address;
+        self.process.wait_until(START_PATIENCE, || cql::peers(address).is_ok())
+    }
+}
