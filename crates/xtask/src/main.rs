@@ -6,6 +6,7 @@ mod generate;
 mod install;
 mod long;
 mod process;
+mod servers;
 mod stack;
 mod systems;
 mod test;

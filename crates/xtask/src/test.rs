@@ -3,6 +3,7 @@
 use crate::{
     install,
     process::{self, command, say, step},
+    servers::Servers,
     stack::{self, Stack},
     tidy, web,
 };
@@ -50,9 +51,10 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 /// Runs the workspace's tests under a profile of `.config/nextest.toml`.
 pub(crate) fn run_rust_profile(root: &Path, profile: &str) -> anyhow::Result<()> {
     let tools = install::tools(root)?;
+    let servers = Servers::start(&install::servers(root)?)?;
     let mut tests =
         command(tools.join("cargo-nextest"), &["nextest", "run", "--workspace", "--profile", profile], root);
-    tests.env("CARGO_TERM_COLOR", "never");
+    tests.env("CARGO_TERM_COLOR", "never").envs(servers.environment());
     process::run(tests)
 }
 

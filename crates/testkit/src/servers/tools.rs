@@ -27,6 +27,12 @@ impl Tools {
         Self { root: root.canonicalize().unwrap_or_else(|_| root.to_path_buf()) }
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The program `nats-server`.
     #[must_use]
     pub fn nats_server(&self) -> Option<PathBuf> {

@@ -30,8 +30,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "breeze-control-plane",
         ],
     ),
-    ("breeze-loadtest", &["breeze-proto", "breeze-agent-core", "breeze-agent"]),
-    ("xtask", &[]),
+    ("breeze-loadtest", &["breeze-proto", "breeze-agent-core", "breeze-agent", "breeze-testkit"]),
+    ("xtask", &["breeze-testkit"]),
 ];
 
 /// Crates that do no I/O, and what they therefore never see.
