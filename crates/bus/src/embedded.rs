@@ -6,6 +6,7 @@
 //! and not the number of entries. Readers are served from the newest entries in memory, else from
 //! the files; they never see what is not durable.
 
+mod image;
 mod record;
 mod recover;
 mod stream;
@@ -18,6 +19,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use image::BusImage;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use std::{

@@ -5,3 +5,6 @@
 mod conformance;
 mod crash;
 mod embedded;
+mod image;
+mod nats;
+mod nats_server;

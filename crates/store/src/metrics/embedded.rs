@@ -11,6 +11,7 @@
 
 mod block;
 mod commit;
+mod image;
 mod manifest;
 mod memtable;
 mod merge;
@@ -24,6 +25,7 @@ mod wal;
 use super::{Appended, FrozenBatch, InsertToken, Metrics, MetricsError, Query, QueryResult, Resolution, Usage};
 use async_trait::async_trait;
 use commit::{Command, Committer};
+pub use image::MetricsImage;
 use manifest::Manifest;
 use memtable::MemTable;
 use parking_lot::{Mutex, RwLock};

@@ -15,6 +15,7 @@
 mod engine;
 mod folder;
 mod group;
+mod image;
 mod layout;
 mod read;
 mod readers;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use engine::Engine;
 use folder::Folder;
+pub use image::{Frozen, StateImage, restore};
 use readers::Slot;
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, oneshot};

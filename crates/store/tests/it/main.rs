@@ -1,7 +1,10 @@
 //! Tests of the store at its boundaries, in one binary.
 
+mod clickhouse_engine;
+mod clickhouse_support;
 mod metrics_engine;
 mod metrics_frozen;
+mod metrics_image;
 mod metrics_kill;
 mod metrics_model;
 mod metrics_recorded;

@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod embedded;
 mod full;
+mod image;
 mod outbox;
 
 use breeze_store::state::{

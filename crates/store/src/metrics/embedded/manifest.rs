@@ -109,15 +109,20 @@ pub(super) fn load(dir: &Path) -> Result<Manifest, MetricsError> {
     serde_json::from_str(body).map_err(|error| corrupt(&error.to_string()))
 }
 
-/// Replaces the manifest, durably.
-pub(super) fn store(dir: &Path, manifest: &Manifest) -> Result<(), MetricsError> {
+/// The manifest as it lies on disk.
+pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>, MetricsError> {
     let body = serde_json::to_string(manifest)
         .map_err(|error| MetricsError::Unavailable(format!("cannot encode the manifest: {error}")))?;
+    Ok(format!("{:08x}\n{body}", crc32c::crc32c(body.as_bytes())).into_bytes())
+}
+
+/// Replaces the manifest, durably.
+pub(super) fn store(dir: &Path, manifest: &Manifest) -> Result<(), MetricsError> {
+    let bytes = encode(manifest)?;
     let temporary = dir.join("MANIFEST.tmp");
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
-        file.write_all(format!("{:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes())?;
-        file.write_all(body.as_bytes())?;
+        file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, dir.join(NAME))
     };

@@ -131,6 +131,16 @@ impl Engine {
         self.database.batch().durability(Some(PersistMode::SyncData))
     }
 
+    /// A batch that becomes durable by [`Engine::sync`].
+    pub(super) fn unsynced_batch(&self) -> OwnedWriteBatch {
+        self.database.batch()
+    }
+
+    /// Makes everything durable.
+    pub(super) fn sync(&self) -> Result<(), StateError> {
+        self.database.persist(PersistMode::SyncAll).map_err(failed)
+    }
+
     /// Fails once anything of the engine, also in the background, has failed to write.
     pub(super) fn check(&self) -> Result<(), StateError> {
         self.database.persist(PersistMode::Buffer).map_err(failed)

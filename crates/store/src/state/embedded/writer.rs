@@ -3,7 +3,14 @@
 //! While one group is being made durable the next gathers in the queue, so that callers share a
 //! `fdatasync` without anybody waiting for a timer.
 
-use super::{Config, engine::Engine, folder::Folder, group::Group, readers::Slot};
+use super::{
+    Config,
+    engine::Engine,
+    folder::Folder,
+    group::Group,
+    image::{Freeze, frozen},
+    readers::Slot,
+};
 use crate::state::{Commit, CommitOutcome, CommitTable, Merge, OutboxHint, OutboxPosition, StateError, check};
 use bytes::Bytes;
 use std::{
@@ -44,6 +51,8 @@ pub(super) enum Call {
         reply: Reply<()>,
     },
     ClearHint(OutboxHint, Reply<bool>),
+    /// Holds the calls behind it back.
+    Freeze(Freeze),
     /// Ends the writer; everything queued before has been done.
     Close(oneshot::Sender<()>),
 }
@@ -59,7 +68,7 @@ impl Call {
             }
             Self::Merge(merges, _) => merges.iter().map(|merge| check::merge_bytes(merge) + ROW_OVERHEAD_BYTES).sum(),
             Self::Delivered { .. } | Self::ClearHint(..) => 2 * ROW_OVERHEAD_BYTES,
-            Self::Close(_) => 0,
+            Self::Freeze(_) | Self::Close(_) => 0,
         }
     }
 
@@ -69,6 +78,7 @@ impl Call {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
             Self::Merge(_, reply) | Self::Delivered { reply, .. } => drop(reply.send(Err(error))),
             Self::ClearHint(_, reply) => drop(reply.send(Err(error))),
+            Self::Freeze(freeze) => drop(freeze.reply.send(Err(error))),
             Self::Close(done) => drop(done.send(())),
         }
     }
@@ -130,11 +140,17 @@ impl Writer {
                 Ok(None) => break,
                 Ok(Some(first)) => group.push(first),
             }
-            let bytes = self.gather(&mut group, &mut closing);
+            let mut freezing = None;
+            let bytes = self.gather(&mut group, &mut closing, &mut freezing);
             let calls = std::mem::take(&mut group);
             let written = catch_unwind(AssertUnwindSafe(|| self.write(&engine, calls, bytes)));
             let error = match written {
-                Ok(Ok(())) => continue,
+                Ok(Ok(())) => {
+                    if let Some(freeze) = freezing {
+                        self.hold(&engine, freeze, clock);
+                    }
+                    continue;
+                }
                 Ok(Err(error)) => error,
                 Err(_) => StateError::Unavailable("the engine panicked".into()),
             };
@@ -160,20 +176,42 @@ impl Writer {
     }
 
     /// Takes what else waits; the group's bytes.
-    fn gather(&mut self, group: &mut Vec<Call>, closing: &mut Vec<oneshot::Sender<()>>) -> usize {
+    fn gather(
+        &mut self,
+        group: &mut Vec<Call>,
+        closing: &mut Vec<oneshot::Sender<()>>,
+        freezing: &mut Option<Freeze>,
+    ) -> usize {
         let mut bytes = 0;
         let mut next = group.pop();
         while let Some(call) = next {
-            if let Call::Close(done) = call {
-                closing.push(done);
-                break;
-            }
+            let call = match call {
+                Call::Close(done) => {
+                    closing.push(done);
+                    break;
+                }
+                Call::Freeze(freeze) => {
+                    *freezing = Some(freeze);
+                    break;
+                }
+                call @ (Call::Commit(..) | Call::Merge(..) | Call::Delivered { .. } | Call::ClearHint(..)) => call,
+            };
             bytes += call.bytes();
             group.push(call);
             let room = group.len() < MAX_GROUP_CALLS && bytes < MAX_GROUP_BYTES;
             next = if room { self.calls.try_recv().ok() } else { None };
         }
         bytes
+    }
+
+    /// Shows what is stored now and writes nothing until that was taken; bounded.
+    fn hold(&self, engine: &Arc<Engine>, freeze: Freeze, clock: &tokio::runtime::Runtime) {
+        let Freeze { at_most, reply } = freeze;
+        let until = Instant::now() + at_most;
+        let (frozen, released) = frozen(engine, &self.slot);
+        if reply.send(Ok(frozen)).is_ok() && clock.block_on(async { timeout_at(until, released).await }).is_err() {
+            tracing::warn!("a backup held writes back too long; they go on");
+        }
     }
 
     /// Does one group. An error is the engine's, not a call's, and means that it must be reopened.
@@ -273,6 +311,10 @@ fn judge(group: &mut Group<'_>, call: Call, answers: &mut Vec<Answer>) {
             Ok(cleared) => answers.push(Answer::Cleared(reply, cleared)),
             Err(error) => drop(reply.send(Err(error))),
         },
+        // Neither is ever in a group.
+        Call::Freeze(freeze) => {
+            drop(freeze.reply.send(Err(StateError::Unavailable("out of turn".into()))));
+        }
         Call::Close(done) => drop(done.send(())),
     }
 }

@@ -1,0 +1,201 @@
+//! NATS against the conformance suite, and against what happens to servers.
+
+use crate::nats_server::{Server, connect, eventually, program};
+use async_trait::async_trait;
+use breeze_bus::{
+    Bus, BusError, MAX_PAYLOAD_BYTES,
+    conformance::{self, Backend},
+    nats::{NatsBus, Streams, migrate},
+};
+use bytes::Bytes;
+use std::{
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const MIB: u64 = 1024 * 1024;
+const SOON: Duration = Duration::from_secs(10);
+
+/// Connections live here, whichever runtime a test calls from.
+fn background() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    })
+}
+
+/// One server for all cases; each has streams of its own folder, that is, a new server folder each.
+struct Nats {
+    server: Arc<Mutex<Server>>,
+    bus: Option<Arc<NatsBus>>,
+    _dir: TempDir,
+}
+
+impl Nats {
+    fn open(streams: &[&str]) -> Option<Self> {
+        let program = program()?;
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::single(&program, dir.path(), "eu");
+        let names: Vec<String> = streams.iter().map(|name| (*name).to_owned()).collect();
+        let config = server.config("eu", "test");
+        let made = async move {
+            eventually(|| migrate::ensure(&config, &names, 1, 64 * MIB)).await;
+            Arc::new(connect(&config).await)
+        };
+        let bus = std::thread::scope(|scope| scope.spawn(|| background().block_on(made)).join().expect("connects"));
+        Some(Self { server: Arc::new(Mutex::new(server)), bus: Some(bus), _dir: dir })
+    }
+}
+
+#[async_trait]
+impl Backend for Nats {
+    fn bus(&self) -> Arc<dyn Bus> {
+        self.bus.clone().expect("open")
+    }
+
+    /// The server is killed and comes back; the connection finds it again by itself.
+    async fn reopen(&mut self) -> bool {
+        let bus = self.bus.clone().expect("open");
+        let server = self.server.clone();
+        server.lock().expect("not poisoned").kill();
+        bus.when_connected(false).await;
+        tokio::task::spawn_blocking(move || server.lock().expect("not poisoned").restart()).await.expect("restarts");
+        bus.when_connected(true).await;
+        for stream in 0..3 {
+            eventually(|| bus.extent(["model.s-0", "model.s-1", "model.s-2"][stream])).await;
+        }
+        true
+    }
+}
+
+#[test]
+fn nats_streams_match_the_model() {
+    if program().is_some() {
+        conformance::streams_match_the_model(8, || {
+            Nats::open(&["model.s-0", "model.s-1", "model.s-2"]).expect("a server")
+        });
+    }
+}
+
+#[tokio::test]
+async fn nats_plays_the_scenes() {
+    let Some(nats) = Nats::open(&["waits.a", "waits.b", "limits"]) else { return };
+    conformance::scenes(nats.bus()).await;
+}
+
+#[tokio::test]
+async fn a_full_stream_refuses_and_takes_again_once_it_is_trimmed() {
+    let Some(program) = program() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::single(&program, dir.path(), "");
+    let config = server.config("", "test");
+    eventually(|| migrate::ensure(&config, &["lane.eu.0".to_owned()], 1, MIB)).await;
+    let bus = connect(&config).await;
+    let payload = Bytes::from(vec![7; 200 * 1024]);
+    let mut stored = 0;
+    let error = loop {
+        match bus.append("lane.eu.0", "", payload.clone()).await {
+            Ok(position) => stored = position,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, BusError::Full { stream, .. } if stream == "lane.eu.0"), "{error:?}");
+    assert_eq!(stored, 5);
+    bus.trim("lane.eu.0", 3).await.expect("trims");
+    assert_eq!(bus.append("lane.eu.0", "", payload).await, Ok(6));
+    let held = bus.read("lane.eu.0", 0, MAX_PAYLOAD_BYTES, Duration::ZERO).await.expect("reads");
+    assert_eq!(held.iter().map(|entry| entry.position).collect::<Vec<_>>(), [3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_repeated_id_is_stored_once() {
+    let Some(nats) = Nats::open(&["lane.eu.0"]) else { return };
+    let bus = nats.bus();
+    assert_eq!(bus.append("lane.eu.0", "r-1", Bytes::from_static(b"first")).await, Ok(1));
+    assert_eq!(bus.append("lane.eu.0", "r-2", Bytes::from_static(b"second")).await, Ok(2));
+    assert_eq!(bus.append("lane.eu.0", "r-1", Bytes::from_static(b"first")).await, Ok(1));
+    assert_eq!(bus.extent("lane.eu.0").await.expect("an extent").last, 2);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said() {
+    let Some(nats) = Nats::open(&["lane.eu.0"]) else { return };
+    let bus = nats.bus();
+    for error in [
+        bus.append("lane.eu.1", "", Bytes::new()).await.expect_err("no stream"),
+        bus.read("lane.eu.1", 1, 10, Duration::ZERO).await.expect_err("no stream"),
+        bus.extent("lane.eu.1").await.map(|_| ()).expect_err("no stream"),
+    ] {
+        assert!(matches!(&error, BusError::Unavailable(text) if text.contains("lane.eu.1")), "{error}");
+    }
+    let error = bus.extent("lane.us.0").await.expect_err("no such domain");
+    assert!(error.to_string().contains("domain us"), "{error}");
+    let nats_bus = nats.bus.as_ref().expect("open");
+    assert_eq!(nats_bus.check_streams(&["lane.eu.0".to_owned()]).await, Ok(()));
+    let error = nats_bus.check_streams(&["lane.eu.1".to_owned()]).await.expect_err("missing");
+    assert!(error.to_string().contains("breeze migrate"), "{error}");
+}
+
+/// Broadcasts and services outlive the server; what waits when it dies is told at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_comes_back_with_the_server() {
+    let Some(mut nats) = Nats::open(&["model.s-0", "model.s-1", "model.s-2"]) else { return };
+    let bus = nats.bus();
+    let mut heard = bus.subscribe("status.>").await.expect("subscribes");
+    let mut service = bus.serve("ask.me").await.expect("serves");
+    let waiting = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.request("ask.me", Bytes::from_static(b"before"), Duration::from_secs(60)).await }
+    });
+    let before = tokio::time::timeout(SOON, service.next()).await.expect("in time").expect("open");
+    assert!(nats.reopen().await);
+    let lost = tokio::time::timeout(SOON, waiting).await.expect("at once").expect("no panic");
+    assert!(matches!(lost, Err(BusError::Unavailable(_))), "{lost:?}");
+    drop(before);
+
+    eventually(|| bus.publish("status.a.b", Bytes::from_static(b"after"))).await;
+    let first = tokio::time::timeout(SOON, heard.next()).await.expect("in time");
+    assert_eq!(first, Some(breeze_bus::Received::Lagged(0)), "that something may be missing is said");
+    let then = tokio::time::timeout(SOON, heard.next()).await.expect("in time").expect("open");
+    assert!(matches!(then, breeze_bus::Received::Message { payload, .. } if payload == "after"));
+    let answering = tokio::spawn(async move {
+        let request = service.next().await.expect("open");
+        (request.reply)(request.payload);
+    });
+    let answer = bus.request("ask.me", Bytes::from_static(b"again"), SOON).await;
+    assert_eq!(answer, Ok(Bytes::from_static(b"again")));
+    answering.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_named() {
+    let [port] = crate::nats_server::free_ports();
+    let config = crate::nats_server::config(&[port], "eu", "test");
+    let error = NatsBus::connect(config).await.expect_err("nobody there");
+    assert!(
+        matches!(&error, BusError::Unavailable(text) if text.contains(&format!("nats://127.0.0.1:{port}"))),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing() {
+    let Some(program) = program() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::single(&program, dir.path(), "");
+    let config = server.config("", "test");
+    let streams =
+        Streams { lanes: 2, regions: vec!["eu".to_owned(), "us".to_owned()], replicas: 1, max_stream_bytes: MIB };
+    let done = eventually(|| migrate(&config, &streams)).await;
+    assert_eq!(done.len(), 7);
+    assert!(done.iter().all(|line| line.contains(": made")), "{done:?}");
+    let done = migrate(&config, &streams).await.expect("again");
+    assert!(done.iter().all(|line| line.ends_with("unchanged")), "{done:?}");
+    let grown = Streams { max_stream_bytes: 2 * MIB, ..streams.clone() };
+    let done = migrate(&config, &grown).await.expect("grows");
+    assert!(done.iter().all(|line| line.contains(": updated")), "{done:?}");
+    let error = migrate(&config, &streams).await.expect_err("shrinks");
+    assert!(matches!(&error, BusError::Invalid(text) if text.contains("not made smaller")), "{error}");
+}
