@@ -134,8 +134,7 @@ impl Hub {
         let mut subscribers = self.inner.subscribers.write();
         subscribers.closed = true;
         for queue in subscribers.by_pattern.values().flatten() {
-            queue.state.lock().closed = true;
-            queue.arrived.notify_one();
+            queue.close();
         }
         drop(subscribers);
         for queue in self.inner.services.lock().values() {
@@ -156,8 +155,9 @@ pub(crate) fn closed() -> BusError {
     BusError::Unavailable("it has been closed".to_owned())
 }
 
+/// What waits for one subscriber; the oldest goes when it is slow.
 #[derive(Debug, Default)]
-struct SubscriberQueue {
+pub(crate) struct SubscriberQueue {
     state: Mutex<SubscriberState>,
     arrived: Notify,
 }
@@ -167,11 +167,13 @@ struct SubscriberState {
     messages: VecDeque<(String, Bytes)>,
     bytes: usize,
     lagged: u64,
+    /// Something may have been lost that nobody counted.
+    missed: bool,
     closed: bool,
 }
 
 impl SubscriberQueue {
-    fn push(&self, subject: &str, payload: &Bytes) {
+    pub(crate) fn push(&self, subject: &str, payload: &Bytes) {
         let mut state = self.state.lock();
         state.messages.push_back((subject.to_owned(), payload.clone()));
         state.bytes += payload.len();
@@ -185,11 +187,35 @@ impl SubscriberQueue {
         self.arrived.notify_one();
     }
 
+    /// Messages may have been lost on their way here, nobody knows how many.
+    pub(crate) fn miss(&self) {
+        self.state.lock().missed = true;
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// The next; `None` once it is closed and empty.
+    pub(crate) async fn next(&self) -> Option<Received> {
+        loop {
+            let arrived = self.arrived.notified();
+            match self.pop() {
+                Ok(received) => return Some(received),
+                Err(true) => return None,
+                Err(false) => arrived.await,
+            }
+        }
+    }
+
     /// The next; `Err(closed)` when there is none.
     fn pop(&self) -> Result<Received, bool> {
         let mut state = self.state.lock();
-        if state.lagged > 0 {
+        if state.lagged > 0 || std::mem::take(&mut state.missed) {
             // What was lost is older than all that is left.
+            state.missed = false;
             return Ok(Received::Lagged(std::mem::take(&mut state.lagged)));
         }
         let Some((subject, payload)) = state.messages.pop_front() else { return Err(state.closed) };
@@ -208,14 +234,7 @@ struct HubSubscription {
 #[async_trait]
 impl Subscription for HubSubscription {
     async fn next(&mut self) -> Option<Received> {
-        loop {
-            let arrived = self.queue.arrived.notified();
-            match self.queue.pop() {
-                Ok(received) => return Some(received),
-                Err(true) => return None,
-                Err(false) => arrived.await,
-            }
-        }
+        self.queue.next().await
     }
 }
 

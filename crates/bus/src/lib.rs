@@ -17,12 +17,13 @@
 //! [`Bus::read`], [`Subscription::next`] and [`Service::next`] may be dropped at any time without
 //! losing anything, so they fit a `select!`. A dropped [`Bus::append`] may or may not have happened.
 //!
-//! The backends here are [`EmbeddedBus`] (one process, segmented files) and, for tests, `MemoryBus`
-//! (feature `testing`); the module `conformance` (same feature) says what every backend must give.
+//! The backends here are [`EmbeddedBus`] (one process, segmented files), [`nats::NatsBus`] and, for tests,
+//! `MemoryBus` (feature `testing`); the module `conformance` (same feature) says what every backend must give.
 
 pub mod embedded;
 mod hub;
 mod name;
+pub mod nats;
 pub mod status;
 
 #[cfg(feature = "testing")]
@@ -111,7 +112,8 @@ pub enum Received {
         subject: String,
         payload: Bytes,
     },
-    /// That many were lost here because this subscriber was slow.
+    /// That many were lost here because this subscriber was slow. 0: the connection to the bus was lost
+    /// for a while, and nobody knows whether something was.
     Lagged(u64),
 }
 

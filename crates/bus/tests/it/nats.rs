@@ -91,7 +91,8 @@ async fn a_full_stream_refuses_and_takes_again_once_it_is_trimmed() {
     let dir = tempfile::tempdir().expect("a folder");
     let server = Server::single(&program, dir.path(), "");
     let config = server.config("", "test");
-    eventually(|| migrate::ensure(&config, &["lane.eu.0".to_owned()], 1, MIB)).await;
+    let names = ["lane.eu.0".to_owned()];
+    eventually(|| migrate::ensure(&config, &names, 1, MIB)).await;
     let bus = connect(&config).await;
     let payload = Bytes::from(vec![7; 200 * 1024]);
     let mut stored = 0;

@@ -1,0 +1,178 @@
+//! What JetStream answers, as far as it is needed here, and what its errors are to a caller of the bus.
+
+use super::place::Place;
+use crate::{BusError, Extent, MAX_PAYLOAD_BYTES, Position};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// An error of JetStream's interface.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(default)]
+    pub(crate) err_code: u32,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+/// Codes of JetStream's `errors.json`.
+const STORAGE_RESOURCES_EXCEEDED: u32 = 10047;
+const INSUFFICIENT_RESOURCES: u32 = 10023;
+const ACCOUNT_RESOURCES_EXCEEDED: u32 = 10002;
+const STREAM_MESSAGE_EXCEEDS_MAXIMUM: u32 = 10054;
+const STREAM_STORE_FAILED: u32 = 10077;
+const STREAM_NOT_FOUND: u32 = 10059;
+
+impl ApiError {
+    pub(crate) fn into_bus_error(self, place: &Place) -> BusError {
+        let full = |reason: String| BusError::Full { stream: place.subject.clone(), reason };
+        match self.err_code {
+            STORAGE_RESOURCES_EXCEEDED | INSUFFICIENT_RESOURCES | ACCOUNT_RESOURCES_EXCEEDED => full(self.description),
+            // Its own limit, or the disk's; other causes of the same code are no statement about room.
+            STREAM_STORE_FAILED if says_full(&self.description) => full(self.description),
+            STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+                BusError::TooLarge { len: MAX_PAYLOAD_BYTES + 1, limit: MAX_PAYLOAD_BYTES }
+            }
+            STREAM_NOT_FOUND => missing(place),
+            code => BusError::Unavailable(format!("{}: {} (JetStream error {code})", place.shown(), self.description)),
+        }
+    }
+}
+
+fn says_full(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    ["maximum", "no space", "insufficient", "resource"].iter().any(|word| description.contains(word))
+}
+
+/// The stream is not there.
+pub(crate) fn missing(place: &Place) -> BusError {
+    BusError::Unavailable(format!("{} does not exist: `breeze migrate` makes it", place.shown()))
+}
+
+/// Nobody listens to a subject of the stream or of its domain.
+pub(crate) fn no_responder(place: &Place) -> BusError {
+    BusError::Unavailable(format!(
+        "nobody answers for {}: it does not exist, JetStream is not ready, or the link to it is cut",
+        place.shown()
+    ))
+}
+
+/// Answer to a publication.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PubAck {
+    #[serde(default)]
+    pub(crate) error: Option<ApiError>,
+    #[serde(default)]
+    pub(crate) stream: String,
+    #[serde(default)]
+    pub(crate) seq: Position,
+}
+
+/// Answer to STREAM.INFO, STREAM.CREATE and STREAM.UPDATE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfo {
+    #[serde(default)]
+    pub(crate) error: Option<ApiError>,
+    #[serde(default)]
+    pub(crate) config: StreamConfig,
+    #[serde(default)]
+    pub(crate) state: StreamState,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct StreamState {
+    messages: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+}
+
+impl StreamState {
+    pub(crate) fn extent(self) -> Extent {
+        let first = if self.messages == 0 { self.last_seq + 1 } else { self.first_seq };
+        Extent { first, last: self.last_seq, bytes: self.bytes }
+    }
+}
+
+/// Configuration of a stream: what Breeze sets. What it does not know is kept as the server has it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StreamConfig {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) subjects: Vec<String>,
+    #[serde(default)]
+    pub(crate) storage: String,
+    #[serde(default)]
+    pub(crate) retention: String,
+    #[serde(default)]
+    pub(crate) discard: String,
+    #[serde(default)]
+    pub(crate) max_bytes: i64,
+    #[serde(default)]
+    pub(crate) max_msg_size: i64,
+    #[serde(default)]
+    pub(crate) num_replicas: u32,
+    /// In nanoseconds.
+    #[serde(default)]
+    pub(crate) duplicate_window: u64,
+    #[serde(default)]
+    pub(crate) allow_direct: bool,
+    #[serde(default)]
+    pub(crate) deny_delete: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) republish: Option<Republish>,
+    #[serde(default)]
+    pub(crate) metadata: HashMap<String, String>,
+    #[serde(flatten)]
+    pub(crate) others: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Republish {
+    pub(crate) src: String,
+    pub(crate) dest: String,
+    #[serde(default)]
+    pub(crate) headers_only: bool,
+}
+
+/// Answer to STREAM.PURGE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Purged {
+    #[serde(default)]
+    pub(crate) error: Option<ApiError>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PurgeRequest {
+    pub(crate) seq: Position,
+}
+
+/// A batched direct get (ADR-31 of NATS): from a sequence on, or from the first one behind it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DirectGet {
+    pub(crate) seq: Position,
+    pub(crate) batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_bytes: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// code, description -> whether it says that there is no room
+    #[test]
+    fn only_a_lack_of_room_is_full() {
+        let place = Place::of("lane.eu.0", "eu").expect("a place");
+        for (err_code, description, full) in [
+            (10077, "maximum bytes exceeded", true),
+            (10077, "write /data/x.blk: no space left on device", true),
+            (10077, "stream store is closed", false),
+            (10047, "insufficient storage resources available", true),
+            (10008, "JetStream system temporarily unavailable", false),
+        ] {
+            let error = ApiError { err_code, description: description.to_owned() }.into_bus_error(&place);
+            assert_eq!(matches!(error, BusError::Full { .. }), full, "{error:?}");
+            assert_eq!(error.is_definite(), full);
+        }
+    }
+}
