@@ -1,6 +1,6 @@
 //! What the control plane is told at its start.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -9,7 +9,7 @@ use std::{
 use url::Url;
 
 /// How the API is served.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tls {
     /// Plain HTTP; only on a loopback address.
@@ -21,13 +21,22 @@ pub enum Tls {
     Files { cert: PathBuf, key: PathBuf },
 }
 
+/// Regions of one installation.
+pub const MAX_REGIONS: usize = 64;
+
 /// The configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Of this node, unique among the control plane's.
     pub id: String,
+    /// Where this node runs.
     pub region: String,
+    /// Regions that devices may belong to; `region` alone unless given. The same on every node.
+    pub regions: Vec<String>,
+    /// Region of devices whose enrolment key names none; the first of `regions` unless given. The same
+    /// on every node.
+    pub default_region: Option<String>,
     pub listen: SocketAddr,
     /// What people type; the dashboard's origin. Without it: `public_host` and the port that is listened
     /// on, or else `listen`.
@@ -55,6 +64,8 @@ impl Default for Config {
         Self {
             id: "control-plane-1".into(),
             region: "local".into(),
+            regions: Vec::new(),
+            default_region: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             public_url: None,
             public_host: None,
@@ -87,7 +98,40 @@ impl Config {
         if self.device_certificate_s < 60 {
             anyhow::bail!("device_certificate_s must be at least 60, and is {}", self.device_certificate_s);
         }
+        if self.regions.len() > MAX_REGIONS {
+            anyhow::bail!("regions names {}, and may name {MAX_REGIONS}", self.regions.len());
+        }
+        if self.default_region.is_some() && !self.has_region(self.default_region()) {
+            anyhow::bail!(
+                "default_region is {:?}, which is none of regions: {}",
+                self.default_region(),
+                self.regions().join(", ")
+            );
+        }
         Ok(())
+    }
+
+    /// Regions that devices may belong to; never empty.
+    #[must_use]
+    pub fn regions(&self) -> Vec<String> {
+        if self.regions.is_empty() { vec![self.region.clone()] } else { self.regions.clone() }
+    }
+
+    #[must_use]
+    pub fn has_region(&self, region: &str) -> bool {
+        if self.regions.is_empty() { self.region == region } else { self.regions.iter().any(|known| known == region) }
+    }
+
+    /// Where devices go that nothing else was said of.
+    #[must_use]
+    pub fn default_region(&self) -> &str {
+        self.default_region.as_deref().or_else(|| self.regions.first().map(String::as_str)).unwrap_or(&self.region)
+    }
+
+    /// The region of a device or key: as it was recorded, or the default where nothing was.
+    #[must_use]
+    pub fn home_of<'a>(&'a self, recorded: &'a str) -> &'a str {
+        if recorded.is_empty() { self.default_region() } else { recorded }
     }
 
     /// Whether it is a proxy whose word on who its clients are is taken.
@@ -113,5 +157,17 @@ mod tests {
         config.listen = SocketAddr::from(([0, 0, 0, 0], 80));
         let error = config.check().expect_err("refused").to_string();
         assert!(error.contains("loopback") && error.contains("0.0.0.0:80"), "{error}");
+    }
+
+    #[test]
+    fn the_default_region_is_one_of_the_regions() {
+        let mut config = Config::default();
+        assert_eq!((config.default_region(), config.regions()), ("local", vec!["local".to_owned()]));
+        config.regions = vec!["eu".into(), "us".into()];
+        assert_eq!((config.default_region(), config.home_of(""), config.home_of("us")), ("eu", "eu", "us"));
+        config.default_region = Some("us".into());
+        assert!(config.check().is_ok());
+        config.default_region = Some("asia".into());
+        assert!(config.check().expect_err("unknown").to_string().contains("asia"));
     }
 }

@@ -17,6 +17,7 @@ use breeze_store::{
     state::{CommitTable, State, outbox::Outbox},
 };
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     ops::Deref,
@@ -37,6 +38,7 @@ pub struct Shared {
     pub state: Arc<dyn State>,
     pub bus: Arc<dyn Bus>,
     pub metrics: Arc<dyn Metrics>,
+    pub regional_metrics: BTreeMap<String, Arc<dyn Metrics>>,
     pub render_metrics: Option<RenderMetrics>,
     pub keyring: Keyring,
     pub cursors: Cursors,
@@ -48,7 +50,7 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     pub authority: Arc<Authority>,
     pub started_ms: u64,
-    /// Whether nobody has set up yet.
+    /// Whether nobody has set up yet, as far as this node knows; once false, it stays so.
     pub setup_required: AtomicBool,
     /// Whether everything answers.
     pub ready: AtomicBool,

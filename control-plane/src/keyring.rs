@@ -38,6 +38,39 @@ impl KeyFolder {
         Ok(Self(folder))
     }
 
+    /// Whether there is no key in it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn is_empty(&self) -> anyhow::Result<bool> {
+        Ok(self.names()?.is_empty())
+    }
+
+    /// Removes every key. For keys that were just made and that nobody has seen.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn clear(&self) -> anyhow::Result<()> {
+        for name in self.names()? {
+            fs::remove_file(self.0.join(&name)).with_context(|| format!("cannot remove the key {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> anyhow::Result<Vec<String>> {
+        let read = || -> std::io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&self.0)? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() {
+                    names.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+            Ok(names)
+        };
+        read().with_context(|| format!("cannot read the folder of keys {}", self.0.display()))
+    }
+
     /// The content of `name`, made by `make` if it is not there. The file is complete or absent,
     /// also after a crash.
     ///

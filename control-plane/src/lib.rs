@@ -31,9 +31,8 @@ use crate::{
     },
     context::Shared,
     directory::{Feed, FeedConfig},
-    keyring::{KeyFolder, Keyring},
     pki::{
-        CertificateAuthority, LocalCa, LocalSigner, Signer, authority::Authority, certificates::Certificates,
+        CertificateAuthority, InstanceKeys, Signer, authority::Authority, certificates::Certificates,
         renewal::Renewals, revocation::Revocations,
     },
 };
@@ -72,6 +71,8 @@ pub struct Deps {
     pub bus: Arc<dyn Bus>,
     pub state: Arc<dyn State>,
     pub metrics: Arc<dyn Metrics>,
+    /// The regions' stores beneath `metrics`, each by itself, for the status; empty where there is one.
+    pub regional_metrics: BTreeMap<String, Arc<dyn Metrics>>,
     /// Renders the process's metrics at `/metrics`.
     pub render_metrics: Option<RenderMetrics>,
 }
@@ -139,13 +140,11 @@ impl ControlPlane {
     /// When the configuration is wrong, keys cannot be read, or the store refuses.
     pub async fn open(config: Config, deps: Deps) -> anyhow::Result<Self> {
         config.check()?;
-        let folder = KeyFolder::open(&config.data)?;
-        let keyring = Keyring::open(&folder)?;
-        let Deps { bus, state, metrics, render_metrics } = deps;
+        let Deps { bus, state, metrics, regional_metrics, render_metrics } = deps;
         let record =
             instance::open(&*state, &setup::FIRST_NAMES, now_ms()).await.context("cannot open the instance")?;
-        let ca: Arc<dyn CertificateAuthority> = Arc::new(LocalCa::open(&folder)?);
-        let signer: Arc<dyn Signer> = Arc::new(LocalSigner::open(&folder, record.id, ca.spki_sha256())?);
+        let InstanceKeys { keyring, ca, signer } = InstanceKeys::open(&config.data, &*state, &record).await?;
+        let (ca, signer): (Arc<dyn CertificateAuthority>, Arc<dyn Signer>) = (Arc::new(ca), Arc::new(signer));
         let revocations =
             Arc::new(Revocations { state: Arc::clone(&state), bus: Arc::clone(&bus), signer: Arc::clone(&signer) });
         let renewals = Renewals {
@@ -161,6 +160,7 @@ impl ControlPlane {
             Arc::clone(&revocations),
             renewals,
             config.heartbeat_interval_s * 1_000,
+            config.default_region().to_owned(),
         ));
         let audit = Arc::new(AuditLog::new(Arc::clone(&state), keyring.derive("audit")));
         let outbox = Arc::new(tasks::outbox::assemble(&state, &bus, &audit, revocations));
@@ -183,6 +183,7 @@ impl ControlPlane {
             state,
             bus,
             metrics,
+            regional_metrics,
             render_metrics,
             keyring,
         });
@@ -255,18 +256,28 @@ impl ControlPlane {
             tasks::authority::refresh(authority, stop).await;
             Ok(())
         });
+        let (authority, bus, stop) = (Arc::clone(&app.authority), Arc::clone(&app.bus), shutdown.token());
+        tasks.spawn("relays", async move {
+            tasks::relays::follow(authority, bus, stop).await;
+            Ok(())
+        });
         let (outbox, stop) = (Arc::clone(&app.outbox), shutdown.token());
         tasks.spawn("outbox", async move {
             outbox.run(stop.cancelled_owned()).await;
             Ok(())
         });
         tasks.spawn("certificates", certificates.keep(shutdown.token()));
-        let regions = vec![app.config.region.clone()];
+        let regions = app.config.regions();
         let feed =
             Feed::new(Arc::clone(&app.directory), Arc::clone(&app.state), Arc::clone(&app.bus), FeedConfig { regions });
         tasks.spawn("directory", feed.run(shutdown.token()));
         tasks.spawn("live", live::run(app.clone(), shutdown.token()));
         let token = setup::arm(&app).await?;
+        let (waiting, stop) = (app.clone(), shutdown.token());
+        tasks.spawn("set-up", async move {
+            setup::follow(&waiting, &stop).await;
+            Ok(())
+        });
         let setup_url = token.map(|token| format!("{}/setup#token={token}", app.origin()));
         app.ready.store(true, Ordering::Release);
         let (reported, stop) = (app.clone(), shutdown.token());

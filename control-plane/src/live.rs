@@ -12,24 +12,19 @@ pub mod watch;
 
 pub use connection::serve;
 
-use crate::{
-    api::{Principal, time::now_ms},
-    app::devices::metrics::live_values,
-    context::App,
-};
+use crate::{api::time::now_ms, app::devices::metrics::live_values, context::App};
 use breeze_bus::{Received, Subscription};
 use breeze_proto::{
     id::DeviceId,
     subject,
     v1::{LiveSample, PushReply, PushRequest, RelayFrame, RoleStatus, Watch, relay_frame},
 };
-use breeze_store::model::device_state;
+use breeze_store::model::{Scope, device, device_state};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use prost::Message;
 use roles::{HISTORY_STEP, Roles};
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tickets::Tickets;
 use tokio::{
     sync::Semaphore,
     time::{MissedTickBehavior, interval},
@@ -49,7 +44,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the live part of this node keeps.
 #[derive(Debug)]
 pub struct Live {
-    pub tickets: Tickets<Arc<Principal>>,
     pub roles: Roles,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) connections: Arc<Semaphore>,
@@ -60,7 +54,6 @@ pub struct Live {
 impl Default for Live {
     fn default() -> Self {
         Self {
-            tickets: Tickets::default(),
             roles: Roles::default(),
             watchers: Arc::default(),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -188,7 +181,8 @@ async fn hurry(app: &App, device: DeviceId) -> anyhow::Result<()> {
     let Some(connection) = facts.connection.filter(|connection| !connection.relay_id.is_empty()) else {
         return Ok(());
     };
-    let document = app.authority.fast_config(device, FAST_INTERVAL, LASTING)?;
+    let seen = device::find(&*app.state, &Scope::system("a watched device"), device).await?;
+    let document = app.authority.fast_config(device, &seen.config().home_region, FAST_INTERVAL, LASTING)?;
     let push = PushRequest {
         device_id: Bytes::copy_from_slice(&device.to_bytes()),
         session_epoch: 0,

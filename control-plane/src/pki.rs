@@ -5,9 +5,11 @@ pub mod authority;
 pub mod ca;
 pub mod certificates;
 pub mod csr;
+pub mod instance_keys;
 pub mod renewal;
 pub mod revocation;
 pub mod signer;
 
 pub use ca::{CertificateAuthority, LocalCa};
+pub use instance_keys::InstanceKeys;
 pub use signer::{LocalSigner, Signer};

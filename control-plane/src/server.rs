@@ -29,7 +29,10 @@ use rustls_pki_types::DnsName;
 use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -57,18 +60,22 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 pub struct Switch {
     app: App,
     current: Arc<ArcSwap<Router>>,
+    /// Whether `current` still knows of set-up.
+    with_setup: Arc<AtomicBool>,
 }
 
 impl Switch {
     #[must_use]
     pub fn new(app: App) -> Self {
-        let router = router(&app, app.setup_required.load(Ordering::Acquire));
-        Self { current: Arc::new(ArcSwap::from_pointee(router)), app }
+        let required = app.setup_required.load(Ordering::Acquire);
+        let router = router(&app, required);
+        Self { current: Arc::new(ArcSwap::from_pointee(router)), with_setup: Arc::new(AtomicBool::new(required)), app }
     }
 
-    /// Follows the instance: called after each request while set-up is open.
-    fn follow(&self, was_required: bool) {
-        if was_required && !self.app.setup_required.load(Ordering::Acquire) {
+    /// Follows the instance, which may have been set up here or on another node.
+    fn follow(&self) {
+        let is_over = self.with_setup.load(Ordering::Acquire) && !self.app.setup_required.load(Ordering::Acquire);
+        if is_over && self.with_setup.swap(false, Ordering::AcqRel) {
             self.current.store(Arc::new(router(&self.app, false)));
         }
     }
@@ -91,10 +98,10 @@ where
         let this = self.clone();
         let request = request.map(Body::new);
         Box::pin(async move {
-            let was_required = this.app.setup_required.load(Ordering::Acquire);
+            this.follow();
             let router = Router::clone(&this.current.load());
             let response = router.oneshot(request).await;
-            this.follow(was_required);
+            this.follow();
             response
         })
     }

@@ -33,6 +33,8 @@ const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Device {
     #[serde(flatten)]
     pub summary: DeviceSummary,
+    /// Its home: whose collectors keep it, wherever it connects.
+    pub region: String,
     pub os_build: String,
     /// Where its private key lies: "file", readable by the device's administrator; null until it has
     /// told.
@@ -115,6 +117,7 @@ async fn describe(app: &App, scope: &Scope, seen: &Seen) -> Result<Device, ApiEr
         facts.host.as_ref().map(|host| host.key_protection.clone()).filter(|protection| !protection.is_empty());
     let online = summary.status == crate::directory::Status::Online.name();
     Ok(Device {
+        region: app.config.home_of(&config.home_region).to_owned(),
         os_build,
         key_protection,
         enrolled_by: Some(config.enrollment_key_name.clone()).filter(|name| !name.is_empty()),

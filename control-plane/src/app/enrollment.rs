@@ -56,6 +56,9 @@ pub struct NewKey {
     pub expires_in_s: Option<u64>,
     pub max_uses: Option<u64>,
     pub requires_approval: bool,
+    /// Home region of its devices; `None`: the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
 }
 
 /// Makes a key. `answer` writes what the caller is told, which is kept (encrypted) for a repetition
@@ -83,6 +86,9 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
         "max_uses",
         "must be between 1 and 1,000,000, or null for no limit",
     );
+    let region_ok = wanted.region.as_deref().is_none_or(|region| app.config.has_region(region));
+    let regions = app.config.regions().join(", ");
+    must(region_ok, "region", &format!("is no region of this installation; there are: {regions}"));
     if !errors.is_empty() {
         return Err(ApiError::fields(errors));
     }
@@ -123,6 +129,7 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
         uses: 0,
         requires_approval: wanted.requires_approval,
         revoked_ms: None,
+        region: wanted.region.clone(),
     };
     let text = key_text(app, id, secret);
     let body = answer(&record, &site, &text);
@@ -205,6 +212,7 @@ pub async fn local_key(app: &App) -> anyhow::Result<EnrollmentKey> {
         uses: 0,
         requires_approval: false,
         revoked_ms: None,
+        region: None,
     };
     let answer = app.keyring.seal(&local_context(id), secret.as_bytes())?;
     let kept = KeptAnswer { request_sha256: String::new(), answer };
@@ -310,6 +318,8 @@ pub async fn enroll(app: &App, mutation: &Mutation, request: EnrollRequest) -> R
                 first_key_sha256: key.sha256_hex(),
                 keys: vec![hex::encode(&key.spki)],
                 certificate_expires_ms: 0,
+                // Kept as it is now: a later default moves nobody.
+                home_region: app.config.home_of(admitted.region.as_deref().unwrap_or_default()).to_owned(),
             };
             let details = serde_json::json!({ "enrollment_key": admitted.name, "pending": admitted.requires_approval });
             let intent = mutation.intent(resource.details(details));
@@ -383,6 +393,7 @@ async fn hand_out(app: &App, device: &DeviceConfig, key: &ProvenKey) -> Result<E
     device::record_certificate(&*app.state, device.id, &public_key, &public_key, expires_ms, None, now_ms()).await?;
     app.deliver_now(device::DEVICES, &device.id.to_bytes()).await?;
     let (root, endorsement) = app.authority.endorsed_root().map_err(ApiError::internal)?;
+    let documents = app.authority.documents(&device.home_region).map_err(ApiError::internal)?;
     metrics::counter!("breeze_enrollments_total").increment(1);
     Ok(EnrollResponse::Enrolled {
         device_id: device.id,
@@ -390,7 +401,7 @@ async fn hand_out(app: &App, device: &DeviceConfig, key: &ProvenKey) -> Result<E
         chain: vec![STANDARD.encode(app.authority.ca().certificate_der())],
         root: STANDARD.encode(root),
         root_endorsement: STANDARD.encode(endorsement),
-        documents: app.authority.documents().iter().map(|document| STANDARD.encode(document.encode_to_vec())).collect(),
+        documents: documents.iter().map(|document| STANDARD.encode(document.encode_to_vec())).collect(),
     })
 }
 

@@ -84,7 +84,11 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Option<Arc<P
     principal_of(app, session).await
 }
 
-async fn principal_of(app: &App, session: Session) -> Result<Option<Arc<Principal>>, ApiError> {
+/// Whom a session stands for; `None` when that person may not sign in any more.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn principal_of(app: &App, session: Session) -> Result<Option<Arc<Principal>>, ApiError> {
     let Some(user) = people::find(&*app.state, session.user_id).await? else { return Ok(None) };
     let user = user.value;
     if user.status != UserStatus::Active {

@@ -10,9 +10,10 @@ use crate::{
     app::{password, session},
     context::App,
     error::{ApiError, FieldError},
-    keyring::{new_secret, sha256_hex},
+    keyring::{mac, sha256_hex},
 };
 use axum::http::StatusCode;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use breeze_proto::id::UserId;
 use breeze_store::model::{
     audit::ActorType,
@@ -20,11 +21,15 @@ use breeze_store::model::{
     people::{Role, User, UserStatus},
     tenancy,
 };
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// Longest name of a person, organization or site, in characters.
 pub const MAX_NAME_CHARS: usize = 128;
+
+/// How often a node looks whether set-up was done on another.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Names until set-up gives others.
 pub const FIRST_NAMES: Names<'_> =
@@ -41,15 +46,44 @@ pub struct Answers {
     pub site_name: Option<String>,
 }
 
-/// Puts a new token in force; `None` when the instance is set up already.
+/// The token in force, put in force if there is none; `None` when the instance is set up already. Every
+/// node gives the same: it derives from the keys that they share, and its expiry in the store.
 ///
 /// # Errors
 /// The store's.
 pub async fn arm(app: &App) -> anyhow::Result<Option<String>> {
-    let token = new_secret();
-    let expires_ms = now_ms() + app.config.setup_link_s * 1_000;
-    let armed = instance::arm_setup(&*app.state, &sha256_hex(token.as_bytes()), expires_ms).await?;
-    Ok(armed.then_some(token))
+    let id = instance::read(&*app.state).await?.id.to_bytes();
+    let key = app.keyring.derive("set-up link");
+    let token = |expires_ms: u64| URL_SAFE_NO_PAD.encode(mac(&key, &[&id, &expires_ms.to_be_bytes()]));
+    let hash = |expires_ms: u64| sha256_hex(token(expires_ms).as_bytes());
+    let now = now_ms();
+    let armed = instance::arm_setup(&*app.state, &hash, now, now + app.config.setup_link_s * 1_000).await?;
+    Ok(armed.map(token))
+}
+
+/// Whether nobody has set up yet: on this node or any other.
+///
+/// # Errors
+/// The store's.
+pub async fn is_required(app: &App) -> Result<bool, ApiError> {
+    if app.setup_required.load(Ordering::Acquire) && instance::read(&*app.state).await?.initialised_ms.is_some() {
+        app.setup_required.store(false, Ordering::Release);
+    }
+    Ok(app.setup_required.load(Ordering::Acquire))
+}
+
+/// Notices when it was set up on another node, until then or `stop`.
+pub async fn follow(app: &App, stop: &CancellationToken) {
+    let mut required = true;
+    while required {
+        match is_required(app).await {
+            Ok(still) => required = still,
+            Err(error) => tracing::debug!(?error, "cannot see whether set-up is done"),
+        }
+        if required && stop.run_until_cancelled(tokio::time::sleep(FOLLOW_INTERVAL)).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// Checks a name that people read.
@@ -77,6 +111,9 @@ pub fn check_name(field: &str, name: &str) -> Option<FieldError> {
 pub async fn complete(app: &App, mutation: &Mutation, answers: Answers) -> Result<session::SignedIn, ApiError> {
     let token = sha256_hex(answers.token.as_bytes());
     mutation.about(Resource::new("instance", ""));
+    if !is_required(app).await? {
+        return Err(refused(SetupError::AlreadyDone));
+    }
     instance::check_setup(&*app.state, &token, now_ms()).await.map_err(refused)?;
     let mut errors: Vec<FieldError> = Vec::new();
     errors.extend(check_name("name", &answers.name));

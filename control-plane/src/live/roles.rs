@@ -23,7 +23,8 @@ const HEARTBEATS: &str = "collector_heartbeats";
 
 #[derive(Debug, Default)]
 struct Known {
-    roles: BTreeMap<(String, String), RoleStatus>,
+    /// By role, region and id: ids are unique in a region.
+    roles: BTreeMap<(String, String, String), RoleStatus>,
     history: VecDeque<(u64, f64)>,
 }
 
@@ -46,7 +47,7 @@ impl Roles {
     pub fn take(&self, mut status: RoleStatus) {
         status.gauges.truncate(256);
         let mut known = self.known.lock();
-        let key = (status.role.clone(), status.id.clone());
+        let key = (status.role.clone(), status.region.clone(), status.id.clone());
         if known.roles.len() >= MAX_ROLES && !known.roles.contains_key(&key) {
             metrics::counter!("breeze_role_statuses_refused_total").increment(1);
             return;

@@ -4,15 +4,16 @@
 use crate::{
     api::time::now_s,
     keyring::sha256_hex,
-    pki::{CertificateAuthority, Signer, renewal::Renewals, revocation::Revocations},
+    pki::{CertificateAuthority, Signer, csr, renewal::Renewals, revocation::Revocations},
 };
 use breeze_proto::{
     id::DeviceId,
     limits,
     trust::Role,
     v1::{
-        AgentConfig, ChallengeReply, ChallengeRequest, DocumentsReply, DocumentsRequest, Relay, RelayList,
-        RenewCertificate, RenewReply, RevocationsRequest, RootDocument, SignedDocument, renew_reply,
+        AgentConfig, ChallengeReply, ChallengeRequest, DocumentsReply, DocumentsRequest, Relay, RelayCertificateReply,
+        RelayCertificateRequest, RelayList, RenewCertificate, RenewReply, RevocationsRequest, RootDocument,
+        SignedDocument, renew_reply,
     },
 };
 use breeze_store::{
@@ -20,7 +21,8 @@ use breeze_store::{
         Scope,
         device::{self, Standing},
         error::ModelError,
-        trust,
+        relay::{self, RelayRecord},
+        trust::{self, Knowledge},
     },
     state::State,
 };
@@ -29,6 +31,11 @@ use parking_lot::RwLock;
 use prost::Message as _;
 use std::{sync::Arc, time::Duration};
 
+/// How long a relay's certificate is good. Relays renew it at half of that, and start from the one they
+/// keep while the control plane is away.
+pub const RELAY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Attempts to sign the newest list while other nodes sign newer ones.
+const MAX_ATTEMPTS: usize = 8;
 /// A relay list is signed anew in each period of this length, and good for [`LIST_PERIODS`] of them.
 const LIST_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 const LIST_PERIODS: u64 = 13;
@@ -51,9 +58,12 @@ pub struct Authority {
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) renewals: Renewals,
     pub(crate) heartbeat_ms: u32,
+    /// Home of devices of which no other was recorded.
+    pub(crate) default_region: String,
+    /// Of this process; beside those that are registered.
     relays: RwLock<Vec<Relay>>,
     current_relays: RwLock<Option<Current>>,
-    current_config: RwLock<Option<Current>>,
+    config_version: RwLock<Option<u64>>,
 }
 
 impl Authority {
@@ -64,6 +74,7 @@ impl Authority {
         revocations: Arc<Revocations>,
         renewals: Renewals,
         heartbeat_ms: u32,
+        default_region: String,
     ) -> Self {
         Self {
             state,
@@ -72,9 +83,10 @@ impl Authority {
             revocations,
             renewals,
             heartbeat_ms,
+            default_region,
             relays: RwLock::new(Vec::new()),
             current_relays: RwLock::new(None),
-            current_config: RwLock::new(None),
+            config_version: RwLock::new(None),
         }
     }
 
@@ -92,38 +104,71 @@ impl Authority {
         self.refresh().await
     }
 
-    /// Signs relay list and default configuration anew where they changed or their period is over.
+    /// Signs the relay list, of this process's and all registered relays, and numbers the default
+    /// configuration, where they changed or their period is over.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn refresh(&self) -> anyhow::Result<()> {
-        let period = now_s() / LIST_PERIOD.as_secs();
-        let mut list = RelayList {
-            version: 0,
-            expires_unix_s: (period + LIST_PERIODS) * LIST_PERIOD.as_secs(),
-            relays: self.relays.read().clone(),
-        };
-        let hash = sha256_hex(&list.encode_to_vec());
-        list.version = trust::document_version(&*self.state, "relays", &hash).await?;
-        let document = self.signer.sign(Role::Relays, list.encode_to_vec().into())?;
-        *self.current_relays.write() = Some(Current { version: list.version, document });
+        for _ in 0..MAX_ATTEMPTS {
+            if self.refresh_relays().await? {
+                return self.refresh_config().await;
+            }
+        }
+        anyhow::bail!("other nodes change the list of relays all the time")
+    }
 
-        let mut config = self.config(self.heartbeat_ms);
-        let hash = sha256_hex(&config.encode_to_vec());
-        config.version = trust::document_version(&*self.state, "config", &hash).await?;
-        let document = self.signer.sign(Role::Config, config.encode_to_vec().into())?;
-        *self.current_config.write() = Some(Current { version: config.version, document });
+    /// Whether no other node knew of more.
+    async fn refresh_relays(&self) -> anyhow::Result<bool> {
+        let registry = relay::list(&*self.state).await?;
+        let mut relays = self.relays.read().clone();
+        relays.retain(|own| registry.relays.iter().all(|relay| relay.id != own.id));
+        relays.extend(registry.relays.into_iter().map(|relay| Relay {
+            id: relay.id,
+            region: relay.region,
+            quic: relay.quic,
+            wss: relay.wss,
+        }));
+        let period = now_s() / LIST_PERIOD.as_secs();
+        let mut list =
+            RelayList { version: 0, expires_unix_s: (period + LIST_PERIODS) * LIST_PERIOD.as_secs(), relays };
+        let hash = sha256_hex(&list.encode_to_vec());
+        let known = Knowledge { made_of: registry.version, period };
+        let Some(version) = trust::document_version(&*self.state, "relays", known, &hash).await? else {
+            return Ok(false);
+        };
+        list.version = version;
+        let document = self.signer.sign(Role::Relays, list.encode_to_vec().into())?;
+        *self.current_relays.write() = Some(Current { version, document });
+        Ok(true)
+    }
+
+    /// One version for the configurations of all regions, so that it rises whichever a device is moved to.
+    async fn refresh_config(&self) -> anyhow::Result<()> {
+        let hash = sha256_hex(&self.config(self.heartbeat_ms, "").encode_to_vec());
+        let version = trust::document_version(&*self.state, "config", Knowledge::default(), &hash).await?;
+        *self.config_version.write() = version;
         Ok(())
     }
 
-    fn config(&self, heartbeat_interval_ms: u32) -> AgentConfig {
+    fn config(&self, heartbeat_interval_ms: u32, home_region: &str) -> AgentConfig {
         let detail = u32::try_from(limits::DEFAULT_DETAIL_INTERVAL.as_millis()).unwrap_or(u32::MAX);
+        let home_region = if home_region.is_empty() { &self.default_region } else { home_region };
         AgentConfig {
             heartbeat_interval_ms,
             detail_interval_ms: detail,
             inventory_interval_ms: 12 * detail,
+            home_region: home_region.to_owned(),
             ..AgentConfig::default()
         }
+    }
+
+    /// What every device of a region is told; none before it was numbered.
+    fn default_config(&self, home_region: &str) -> anyhow::Result<Option<Current>> {
+        let Some(version) = *self.config_version.read() else { return Ok(None) };
+        let config = AgentConfig { version, ..self.config(self.heartbeat_ms, home_region) };
+        let document = self.signer.sign(Role::Config, config.encode_to_vec().into())?;
+        Ok(Some(Current { version, document }))
     }
 
     /// The heartbeat period that every agent has unless it is told otherwise, in milliseconds.
@@ -140,6 +185,7 @@ impl Authority {
     pub fn fast_config(
         &self,
         device: DeviceId,
+        home_region: &str,
         interval: Duration,
         lasting: Duration,
     ) -> anyhow::Result<SignedDocument> {
@@ -148,18 +194,19 @@ impl Authority {
             version: crate::api::time::now_ms(),
             device_id: Bytes::copy_from_slice(&device.to_bytes()),
             expires_unix_s: now_s() + lasting.min(MAX_FAST).as_secs(),
-            ..self.config(u32::try_from(interval.as_millis()).unwrap_or(u32::MAX))
+            ..self.config(u32::try_from(interval.as_millis()).unwrap_or(u32::MAX), home_region)
         };
         self.signer.sign(Role::Config, config.encode_to_vec().into())
     }
 
-    /// Relay list and default configuration, as a device gets them when it enrols.
-    #[must_use]
-    pub fn documents(&self) -> Vec<SignedDocument> {
-        [&self.current_relays, &self.current_config]
-            .into_iter()
-            .filter_map(|current| current.read().as_ref().map(|current| current.document.clone()))
-            .collect()
+    /// Relay list and default configuration, as a device of the region gets them when it enrols.
+    ///
+    /// # Errors
+    /// When there is no key to sign with.
+    pub fn documents(&self, home_region: &str) -> anyhow::Result<Vec<SignedDocument>> {
+        let relays = self.current_relays.read().clone();
+        let current = [relays, self.default_config(home_region)?];
+        Ok(current.into_iter().flatten().map(|current| current.document).collect())
     }
 
     /// The newest root, and the authority's endorsement of it.
@@ -180,23 +227,21 @@ impl Authority {
         let Some(id) = DeviceId::from_slice(&request.device_id) else {
             return Ok(DocumentsReply { unknown_device: true, ..DocumentsReply::default() });
         };
-        let active = match device::find(&*self.state, &Scope::system("documents"), id).await {
-            Ok(seen) => seen.config().standing == Standing::Active,
-            Err(ModelError::NotFound(_)) => false,
+        let seen = match device::find(&*self.state, &Scope::system("documents"), id).await {
+            Ok(seen) => Some(seen).filter(|seen| seen.config().standing == Standing::Active),
+            Err(ModelError::NotFound(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        if !active {
+        let Some(seen) = seen else {
             return Ok(DocumentsReply { unknown_device: true, ..DocumentsReply::default() });
-        }
+        };
+        let relays = self.current_relays.read().clone();
+        let config = self.default_config(&seen.config().home_region)?;
         let mut documents = Vec::new();
         // Whatever differs is sent: an agent may hold an expired configuration of its own, whose
         // version is higher.
-        for (current, held) in
-            [(&self.current_relays, request.relay_list_version), (&self.current_config, request.config_version)]
-        {
-            if let Some(current) = current.read().as_ref().filter(|current| current.version != held) {
-                documents.push(current.document.clone());
-            }
+        for (current, held) in [(relays, request.relay_list_version), (config, request.config_version)] {
+            documents.extend(current.filter(|current| current.version != held).map(|current| current.document));
         }
         let roots = self
             .signer
@@ -227,6 +272,44 @@ impl Authority {
         }
     }
 
+    /// Answers a relay that asks for its server certificate: the bus says that it is `id`, the registry
+    /// what it is called. What the request itself names counts for nothing.
+    ///
+    /// # Errors
+    /// When the store refuses, or signing fails.
+    pub async fn certify_relay(
+        &self,
+        id: &str,
+        request: &RelayCertificateRequest,
+    ) -> anyhow::Result<RelayCertificateReply> {
+        let refused = |refusal: String| RelayCertificateReply { refusal, ..RelayCertificateReply::default() };
+        let Some(relay) = relay::find(&*self.state, id).await? else {
+            return Ok(refused(format!("no relay {id} is registered; register it with `breeze admin add-relay`")));
+        };
+        let key = match csr::check(&request.csr_der) {
+            Ok(key) => key,
+            Err(error) => return Ok(refused(format!("the certificate request {error}"))),
+        };
+        let Some(names) = names_of(&relay) else {
+            return Ok(refused(format!(
+                "the addresses registered for {id} ({}, {}) are not host:port; register it again with `breeze admin \
+                 add-relay`",
+                relay.quic, relay.wss
+            )));
+        };
+        let issued = self.ca.certify_server(&format!("breeze:relay:{id}"), &names, &key, RELAY_LIFETIME)?;
+        let roots = self.signer.roots();
+        let newest = roots.last().ok_or_else(|| anyhow::anyhow!("there is no root document"))?;
+        let ca_der = Bytes::copy_from_slice(self.ca.certificate_der());
+        Ok(RelayCertificateReply {
+            chain_der: vec![issued.der.into(), ca_der.clone()],
+            ca_der,
+            root_endorsement: self.ca.endorse(&newest.payload)?.into(),
+            roots,
+            refusal: String::new(),
+        })
+    }
+
     /// Answers a request for the revocation set.
     ///
     /// # Errors
@@ -234,4 +317,17 @@ impl Authority {
     pub async fn revocations(&self, request: &RevocationsRequest) -> anyhow::Result<Bytes> {
         self.revocations.snapshot(request).await
     }
+}
+
+/// Hosts of a relay's addresses, without brackets; `None` when one is no address.
+fn names_of(relay: &RelayRecord) -> Option<Vec<String>> {
+    let host = |address: &str| {
+        let (host, port) = address.rsplit_once(':')?;
+        port.parse::<u16>().ok()?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (!host.is_empty()).then(|| host.to_owned())
+    };
+    let mut names = vec![host(&relay.quic)?, host(&relay.wss)?];
+    names.dedup();
+    Some(names)
 }

@@ -52,6 +52,18 @@ pub trait CertificateAuthority: Send + Sync + std::fmt::Debug {
     /// When a name is not one, or signing fails.
     fn issue_server(&self, uri: &str, names: &[String]) -> anyhow::Result<Identity>;
 
+    /// As [`CertificateAuthority::issue_server`], for a key that the server made and keeps itself.
+    ///
+    /// # Errors
+    /// As there.
+    fn certify_server(
+        &self,
+        uri: &str,
+        names: &[String],
+        key: &ProvenKey,
+        lifetime: Duration,
+    ) -> anyhow::Result<Issued>;
+
     /// Endorses a root document, see [`ROOT_ENDORSEMENT_PREFIX`].
     ///
     /// # Errors
@@ -127,17 +139,7 @@ impl CertificateAuthority for LocalCa {
 
     fn issue_server(&self, uri: &str, names: &[String]) -> anyhow::Result<Identity> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = params(uri, SERVER_LIFETIME);
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().context("not a name for a URI")?)];
-        for name in names {
-            params.subject_alt_names.push(match ServerName::try_from(name.as_str()) {
-                Ok(ServerName::IpAddress(address)) => SanType::IpAddress(IpAddr::from(address)),
-                Ok(ServerName::DnsName(host)) => SanType::DnsName(host.as_ref().try_into()?),
-                Ok(_) | Err(_) => anyhow::bail!("{name:?} is neither a host name nor an address"),
-            });
-        }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let params = server_params(uri, names, SERVER_LIFETIME)?;
         let certificate = params.signed_by(&key, &self.issuer).context("cannot sign a server certificate")?;
         Ok(Identity {
             chain_der: vec![certificate.der().clone(), CertificateDer::from(self.der.clone())],
@@ -145,10 +147,38 @@ impl CertificateAuthority for LocalCa {
         })
     }
 
+    fn certify_server(
+        &self,
+        uri: &str,
+        names: &[String],
+        key: &ProvenKey,
+        lifetime: Duration,
+    ) -> anyhow::Result<Issued> {
+        let public = SubjectPublicKeyInfo::from_der(&key.spki).context("cannot read the public key")?;
+        let params = server_params(uri, names, lifetime)?;
+        let certificate = params.signed_by(&public, &self.issuer).context("cannot sign a server certificate")?;
+        Ok(Issued { der: certificate.der().to_vec(), expires_unix_s: now_s() + lifetime.as_secs() })
+    }
+
     fn endorse(&self, root_payload: &[u8]) -> anyhow::Result<Vec<u8>> {
         let bytes = [ROOT_ENDORSEMENT_PREFIX, root_payload].concat();
         self.issuer.key().sign(&bytes).context("cannot endorse the root document")
     }
+}
+
+fn server_params(uri: &str, names: &[String], lifetime: Duration) -> anyhow::Result<CertificateParams> {
+    let mut params = params(uri, lifetime);
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().context("not a name for a URI")?)];
+    for name in names {
+        params.subject_alt_names.push(match ServerName::try_from(name.as_str()) {
+            Ok(ServerName::IpAddress(address)) => SanType::IpAddress(IpAddr::from(address)),
+            Ok(ServerName::DnsName(host)) => SanType::DnsName(host.as_ref().try_into()?),
+            Ok(_) | Err(_) => anyhow::bail!("{name:?} is neither a host name nor an address"),
+        });
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    Ok(params)
 }
 
 fn params(common_name: &str, lifetime: Duration) -> CertificateParams {

@@ -32,6 +32,9 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
     /// When there is no such key.
     fn sign(&self, role: Role, payload: Bytes) -> anyhow::Result<SignedDocument>;
 
+    /// Role names and ids of its keys, in the order of names.
+    fn key_ids(&self) -> Vec<(&'static str, String)>;
+
     /// Every version of the root, oldest first.
     fn roots(&self) -> Vec<SignedRoot>;
 }
@@ -64,7 +67,7 @@ impl LocalSigner {
         }
         let mut roots = Vec::new();
         for version in 1..=MAX_ROOTS {
-            let Some(bytes) = folder.load(&format!("root.{version}"))? else { break };
+            let Some(bytes) = folder.load(&root_name(version))? else { break };
             roots.push(SignedRoot::decode(bytes.as_slice()).with_context(|| format!("keys/root.{version}"))?);
         }
         let now = now_s();
@@ -80,7 +83,7 @@ impl LocalSigner {
             let version = roots.len() as u64 + 1;
             let root = make_root(version, &keys, instance, ca_spki_sha256, now);
             Root::accept_first(root.clone(), now).context("the new root does not verify")?;
-            folder.save(&format!("root.{version}"), &root.encode_to_vec())?;
+            folder.save(&root_name(version), &root.encode_to_vec())?;
             roots.push(root);
         }
         Ok(Self { keys, roots: RwLock::new(roots) })
@@ -93,9 +96,21 @@ impl Signer for LocalSigner {
         Ok(trust::sign(role, key, payload))
     }
 
+    fn key_ids(&self) -> Vec<(&'static str, String)> {
+        let mut ids: Vec<_> =
+            self.keys.iter().map(|(role, key)| (role.name(), trust::key_id(&key.verifying_key()))).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     fn roots(&self) -> Vec<SignedRoot> {
         self.roots.read().clone()
     }
+}
+
+/// Its file's name.
+pub(super) fn root_name(version: u64) -> String {
+    format!("root.{version}")
 }
 
 fn make_root(

@@ -58,13 +58,16 @@ pub struct EnrollmentKey {
     pub max_uses: Option<u64>,
     pub uses: u64,
     pub requires_approval: bool,
+    /// Home region of its devices: whose collectors keep them.
+    #[serde(default)]
+    pub region: String,
     pub state: EnrollmentKeyState,
     #[schema(required)]
     pub revoked_at: Option<Timestamp>,
 }
 
 impl EnrollmentKey {
-    fn of(record: &EnrollmentKeyRecord, site_name: String) -> Self {
+    fn of(app: &App, record: &EnrollmentKeyRecord, site_name: String) -> Self {
         Self {
             id: record.id.uuid(),
             name: record.name.clone(),
@@ -75,6 +78,7 @@ impl EnrollmentKey {
             max_uses: record.max_uses,
             uses: record.uses,
             requires_approval: record.requires_approval,
+            region: app.config.home_of(record.region.as_deref().unwrap_or_default()).to_owned(),
             state: record.state(now_ms()).into(),
             revoked_at: record.revoked_ms.map(Timestamp),
         }
@@ -112,6 +116,8 @@ pub struct CreateEnrollmentKey {
     /// Whether a person must approve each device.
     #[serde(default)]
     pub requires_approval: bool,
+    /// Home region of its devices, one of the installation's; its default unless given.
+    pub region: Option<String>,
 }
 
 /// Tells null from absent.
@@ -160,7 +166,7 @@ async fn list_enrollment_keys(
             },
         };
         names.insert(record.site_id, name.clone());
-        data.push(EnrollmentKey::of(record, name));
+        data.push(EnrollmentKey::of(&app, record, name));
     }
     Ok(Body(Page { data, next_cursor, has_more, total }))
 }
@@ -188,9 +194,10 @@ async fn create_enrollment_key(
         expires_in_s: body.expires_in_s.unwrap_or(Some(enrollment::DEFAULT_KEY_LIFETIME_S)),
         max_uses: body.max_uses,
         requires_approval: body.requires_approval,
+        region: body.region,
     };
     let created = enrollment::create_key(&app, &caller, &mutation, wanted, |record, site, text| CreatedEnrollmentKey {
-        info: EnrollmentKey::of(record, site.name.clone()),
+        info: EnrollmentKey::of(&app, record, site.name.clone()),
         key: text.to_owned(),
         install: Install { linux: installer::linux_line(&app, text) },
     })

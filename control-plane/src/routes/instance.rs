@@ -1,9 +1,8 @@
 //! `/instance`: what a page needs before anybody has signed in.
 
-use crate::{api::Api, context::App};
+use crate::{api::Api, app::setup, context::App, error::ApiError};
 use axum::{Json, extract::State};
 use serde::Serialize;
-use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
@@ -21,10 +20,10 @@ pub(super) fn register(api: Api) -> Api {
 
 /// The installation
 #[utoipa::path(get, path = "/api/v1/instance", tag = "system", responses((status = 200, body = Instance)))]
-async fn get_instance(State(app): State<App>) -> Json<Instance> {
-    Json(Instance {
+async fn get_instance(State(app): State<App>) -> Result<Json<Instance>, ApiError> {
+    Ok(Json(Instance {
         name: "Breeze".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        setup_required: app.setup_required.load(Ordering::Acquire),
-    })
+        setup_required: setup::is_required(&app).await?,
+    }))
 }

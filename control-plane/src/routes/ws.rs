@@ -1,11 +1,15 @@
 //! `POST /ws-tickets` and `GET /ws`: live updates.
 
 use crate::{
-    api::{Action, Api, Caller, Query, access::OwnSession, client::Client, guard::check_origin, time::now_ms},
+    api::{Action, Api, Caller, Query, access::OwnSession, client::Client, guard::check_origin},
     app::session,
     context::App,
     error::ApiError,
-    live::{self, connection::MAX_MESSAGE_BYTES, tickets::TICKET_LIFETIME},
+    live::{
+        self,
+        connection::MAX_MESSAGE_BYTES,
+        tickets::{self, TICKET_LIFETIME},
+    },
 };
 use axum::{
     Json,
@@ -13,12 +17,8 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use breeze_store::model::session as sessions;
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
@@ -53,11 +53,7 @@ async fn create_ws_ticket(
     State(app): State<App>,
     caller: Caller<OwnSession>,
 ) -> Result<(StatusCode, Json<WsTicket>), ApiError> {
-    let ticket = app
-        .live
-        .tickets
-        .issue(Arc::clone(caller.principal()), Instant::now())
-        .ok_or_else(|| ApiError::rate_limited(Duration::from_secs(5)))?;
+    let ticket = tickets::issue(&app, caller.principal().session_id()).await?;
     Ok((StatusCode::CREATED, Json(WsTicket { ticket, expires_in: TICKET_LIFETIME.as_secs() })))
 }
 
@@ -83,14 +79,10 @@ async fn open_ws(
     // Before the ticket is looked at, so that a foreign page cannot even use one up.
     check_origin(&app, client.secure, &headers)?;
     let refused = ApiError::unauthenticated;
-    let principal = app.live.tickets.redeem(&params.ticket, Instant::now()).ok_or_else(refused)?;
+    let principal = tickets::redeem(&app, &params.ticket).await?.ok_or_else(refused)?;
     if let Some(other) = session::authenticate(&app, &headers).await?
         && other.session_id() != principal.session_id()
     {
-        return Err(refused());
-    }
-    let session = sessions::find(&*app.state, principal.session_id()).await?;
-    if session.is_none_or(|session| session.is_over(now_ms())) {
         return Err(refused());
     }
     let place = Arc::clone(&app.live.connections)

@@ -105,6 +105,7 @@ pub(crate) async fn foreign(server: &Server) -> DeviceId {
         first_key_sha256: String::new(),
         keys: vec![],
         certificate_expires_ms: 0,
+        home_region: String::new(),
     };
     let entry = Entry {
         id: breeze_proto::id::AuditId::generate(),

@@ -139,7 +139,13 @@ struct World {
 impl World {
     async fn open(&self, data: &Path, state: Arc<dyn State>) -> anyhow::Result<ControlPlane> {
         let bus = Arc::<MemoryBus>::clone(&self.bus);
-        let deps = Deps { bus, state, metrics: Arc::clone(&self.metrics), render_metrics: None };
+        let deps = Deps {
+            bus,
+            state,
+            metrics: Arc::clone(&self.metrics),
+            regional_metrics: std::collections::BTreeMap::default(),
+            render_metrics: None,
+        };
         ControlPlane::open(config(data), deps).await
     }
 }
@@ -189,6 +195,7 @@ async fn story(opened: &ControlPlane, id: DeviceId) -> anyhow::Result<()> {
         first_key_sha256: String::new(),
         keys: vec![],
         certificate_expires_ms: 0,
+        home_region: String::new(),
     };
     device::create(&*app.state, &device, &intent(&device, "device.enroll")).await?;
     app.outbox.deliver(device::DEVICES, &id.to_bytes()).await?;

@@ -120,6 +120,7 @@ async fn what_a_crash_left_in_the_outbox_is_made_at_the_next_start() {
         bus: Arc::new(MemoryBus::new()),
         state: Arc::<MemoryState>::clone(&state),
         metrics: EmbeddedMetrics::open(EmbeddedMetricsConfig::new(data.path().join("metrics"))).expect("metrics"),
+        regional_metrics: std::collections::BTreeMap::default(),
         render_metrics: None,
     };
     let opened = ControlPlane::open(config(data.path()), deps).await.expect("opens");

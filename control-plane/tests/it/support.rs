@@ -69,6 +69,7 @@ impl Server {
             bus: Arc::<MemoryBus>::clone(&bus),
             state: Arc::<MemoryState>::clone(&state),
             metrics,
+            regional_metrics: std::collections::BTreeMap::default(),
             render_metrics: Some(Arc::new(|| "breeze_up 1\n".to_owned())),
         };
         let shutdown = Shutdown::new();

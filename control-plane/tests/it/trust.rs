@@ -195,7 +195,7 @@ async fn a_device_is_told_what_it_does_not_have_yet() {
         .handle
         .app()
         .authority
-        .fast_config(id, Duration::from_secs(1), Duration::from_secs(3_600))
+        .fast_config(id, "local", Duration::from_secs(1), Duration::from_secs(3_600))
         .expect("signs");
     let fast: v1::AgentConfig = root.open(Role::Config, &fast, now_s()).expect("config");
     assert!(fast.version > config.version && fast.heartbeat_interval_ms == 1_000);

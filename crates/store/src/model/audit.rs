@@ -140,9 +140,6 @@ impl AuditLog {
         let chain = chain_of(entry.partner_id);
         let known = self.chain(&chain);
         let mut known = known.lock().await;
-        if self.state.get(Table::Merge(LOG), &ids_partition(&chain, entry.id), &entry.id.to_bytes()).await?.is_some() {
-            return Ok(());
-        }
         for _ in 0..MAX_ATTEMPTS {
             // Taken out: after an error nobody knows whether it is still the head.
             let head = match known.take() {
@@ -150,6 +147,13 @@ impl AuditLog {
                 None => self.read_head(&chain).await?,
             };
             if head.as_ref().is_some_and(|head| head.value.entry.id == entry.id) {
+                return Ok(());
+            }
+            // After the head was read, at each attempt: what another node put there and has been followed
+            // since is in the log.
+            let ids = ids_partition(&chain, entry.id);
+            if self.state.get(Table::Merge(LOG), &ids, &entry.id.to_bytes()).await?.is_some() {
+                *known = head;
                 return Ok(());
             }
             let sequence = head.as_ref().map_or(1, |head| head.value.sequence + 1);

@@ -67,6 +67,10 @@ pub struct DeviceConfig {
     pub keys: Vec<String>,
     /// Of the newest certificate.
     pub certificate_expires_ms: u64,
+    /// Region whose collectors keep it; empty for one that enrolled before there were several: then it is
+    /// the control plane's default.
+    #[serde(default)]
+    pub home_region: String,
 }
 
 /// What a device said about itself when it enrolled. Text of a stranger.
@@ -373,6 +377,7 @@ mod tests {
             first_key_sha256: String::new(),
             keys: vec!["a".into()],
             certificate_expires_ms: 1,
+            home_region: String::new(),
         }
     }
 

@@ -36,6 +36,9 @@ pub struct EnrollmentKeyRecord {
     pub uses: u64,
     pub requires_approval: bool,
     pub revoked_ms: Option<u64>,
+    /// Home region of its devices; the control plane's default unless given.
+    #[serde(default)]
+    pub region: Option<String>,
 }
 
 /// Whether a key admits.

@@ -34,6 +34,9 @@ pub struct Instance {
     pub partner_id: PartnerId,
     pub org_id: OrgId,
     pub site_id: SiteId,
+    /// Fingerprint of the keys that belong to it; none before the first node has made them.
+    #[serde(default)]
+    pub keys_sha256: Option<String>,
 }
 
 /// What the first start makes, and set-up completes.
@@ -81,6 +84,7 @@ pub async fn open(state: &dyn State, names: &Names<'_>, now_ms: u64) -> Result<I
             partner_id: PartnerId::generate(),
             org_id: OrgId::generate(),
             site_id: SiteId::generate(),
+            keys_sha256: None,
         };
         let plan = Plan::of(&fresh, names, now_ms);
         let commit = Commit::new(INSTANCE, PARTITION)
@@ -141,26 +145,61 @@ pub async fn read(state: &dyn State) -> Result<Instance, ModelError> {
     found.map(|found| found.value).ok_or(ModelError::NotFound("instance"))
 }
 
-/// Puts a new token in force, if the instance is not set up. Whether it is in force now.
+/// Claims the instance for the keys with this fingerprint, of several claims at once for one. The
+/// fingerprint that it is claimed for now.
+///
+/// # Errors
+/// The store's; [`ModelError::NotFound`] before [`open`].
+pub async fn claim_keys(state: &dyn State, keys_sha256: &str) -> Result<String, ModelError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let found = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await?;
+        let Some(found) = found else { return Err(ModelError::NotFound("instance")) };
+        if let Some(held) = found.value.keys_sha256 {
+            return Ok(held);
+        }
+        let claimed = Instance { keys_sha256: Some(keys_sha256.to_owned()), ..found.value };
+        let commit = Commit::new(INSTANCE, PARTITION)
+            .assert(Assert::Version(RECORD.into(), found.version))
+            .put(RECORD, record::encode(&claimed));
+        if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
+            return Ok(keys_sha256.to_owned());
+        }
+    }
+    Err(record::contended())
+}
+
+/// Puts a token in force, if the instance is not set up; one that is in force stays. `token_of` makes the
+/// hash of the token that expires at a time (milliseconds), the same on every node. When the token in
+/// force expires; `None` if the instance is set up.
 ///
 /// # Errors
 /// The store's.
-pub async fn arm_setup(state: &dyn State, token_sha256: &str, expires_ms: u64) -> Result<bool, ModelError> {
+pub async fn arm_setup(
+    state: &dyn State,
+    token_of: &(dyn Fn(u64) -> String + Sync),
+    now_ms: u64,
+    expires_ms: u64,
+) -> Result<Option<u64>, ModelError> {
     for _ in 0..MAX_ATTEMPTS {
         let Some(found) = record::read::<Instance>(state, INSTANCE, PARTITION, RECORD).await? else {
             return Err(ModelError::NotFound("instance"));
         };
         let mut instance = found.value;
         if instance.initialised_ms.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
-        instance.setup_token_sha256 = Some(token_sha256.to_owned());
+        let held_ms = instance.setup_expires_ms;
+        if now_ms < held_ms && instance.setup_token_sha256.as_deref() == Some(&token_of(held_ms)) {
+            return Ok(Some(held_ms));
+        }
+        let token_sha256 = token_of(expires_ms);
+        instance.setup_token_sha256 = Some(token_sha256);
         instance.setup_expires_ms = expires_ms;
         let commit = Commit::new(INSTANCE, PARTITION)
             .assert(Assert::Version(RECORD.into(), found.version))
             .put(RECORD, record::encode(&instance));
         if let CommitOutcome::Applied { .. } = state.commit(commit).await? {
-            return Ok(true);
+            return Ok(Some(expires_ms));
         }
     }
     Err(record::contended())

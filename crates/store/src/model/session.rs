@@ -6,13 +6,17 @@ use super::{
     error::ModelError,
     record::{self, MAX_ATTEMPTS},
 };
-use crate::state::{Assert, Commit, CommitOutcome, CommitTable, Family, Serial, State};
+use crate::state::{Assert, Commit, CommitOutcome, CommitTable, Family, Row, Scan, Serial, State, Table};
 use breeze_proto::id::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 pub const SESSIONS: CommitTable = CommitTable::new("sessions", Family::Config, Serial::Local);
 const RECORD: &[u8] = b"record";
+/// Rows of one-time tickets: this and the ticket's hash.
+const TICKET: &[u8] = b"ticket/";
+/// Tickets of one session that wait at a time.
+pub const MAX_TICKETS: usize = 16;
 /// Used refresh secrets that a session remembers; with one that is older, it is simply not known.
 pub const MAX_USED_SECRETS: usize = 64;
 /// `seen_ms` is written at most this often.
@@ -108,6 +112,57 @@ pub async fn authenticate(
         let _noted = replace(state, &session, found.version).await?;
     }
     Ok(Some(session))
+}
+
+/// Keeps a one-time ticket of a session, by its hash; tickets that have expired go.
+///
+/// # Errors
+/// [`ModelError::Conflict`] when [`MAX_TICKETS`] of the session wait, and the store's.
+pub async fn put_ticket(
+    state: &dyn State,
+    id: SessionId,
+    ticket: &SecretHash,
+    now_ms: u64,
+    expires_ms: u64,
+) -> Result<(), ModelError> {
+    let partition = id.to_bytes();
+    let held = state.scan(Table::Commit(SESSIONS), &partition, Scan::prefix(TICKET).limit(MAX_TICKETS + 1)).await?;
+    let is_over = |row: &Row| record::decode::<u64>(&row.value).is_ok_and(|expires| expires <= now_ms);
+    let (gone, waiting): (Vec<Row>, Vec<Row>) = held.rows.into_iter().partition(is_over);
+    if waiting.len() >= MAX_TICKETS {
+        return Err(ModelError::Conflict("Too many tickets of this session wait.".into()));
+    }
+    let mut commit = Commit::new(SESSIONS, partition.to_vec())
+        .assert(Assert::Exists(RECORD.into()))
+        .put(ticket_key(ticket), record::encode(&expires_ms));
+    commit.deletes = gone.into_iter().map(|row| row.key).collect();
+    match state.commit(commit).await? {
+        CommitOutcome::Applied { .. } => Ok(()),
+        CommitOutcome::Conflict { .. } => Err(ModelError::NotFound("session")),
+    }
+}
+
+/// Uses a ticket up: of several at once, for one. Whether it was good.
+///
+/// # Errors
+/// The store's.
+pub async fn take_ticket(
+    state: &dyn State,
+    id: SessionId,
+    ticket: &SecretHash,
+    now_ms: u64,
+) -> Result<bool, ModelError> {
+    let key = ticket_key(ticket);
+    let Some(row) = state.get(Table::Commit(SESSIONS), &id.to_bytes(), &key).await? else { return Ok(false) };
+    let commit = Commit::new(SESSIONS, id.to_bytes().to_vec())
+        .assert(Assert::Version(key.clone().into(), row.version))
+        .delete(key);
+    let taken = matches!(state.commit(commit).await?, CommitOutcome::Applied { .. });
+    Ok(taken && record::decode::<u64>(&row.value)? > now_ms)
+}
+
+fn ticket_key(ticket: &SecretHash) -> Vec<u8> {
+    [TICKET, ticket.as_bytes()].concat()
 }
 
 /// A session as it is, for a connection that lives longer than the request that opened it.

@@ -1,4 +1,5 @@
-//! The revocation set: one aggregate whose versions are dense, and the versions of what is signed.
+//! The revocation set: one aggregate whose versions are dense; the versions of what is signed; and the
+//! root documents, of which every node must show the same.
 
 use super::{
     error::ModelError,
@@ -12,6 +13,9 @@ pub const REVOCATIONS: CommitTable = CommitTable::new("revocations", Family::Con
 /// The set's partition.
 pub const SET: &[u8] = b"set";
 pub const VERSIONS: CommitTable = CommitTable::new("document_versions", Family::Config, Serial::Local);
+pub const ROOTS: CommitTable = CommitTable::new("roots", Family::Config, Serial::Local);
+/// The one partition of [`ROOTS`].
+const ALL_ROOTS: &[u8] = b"roots";
 const RECORD: &[u8] = b"record";
 
 /// A revocation that was added, or was there.
@@ -85,24 +89,135 @@ pub async fn revocations(
     Ok(RevocationPage { revocations, next })
 }
 
+/// What a document was signed from: nodes that know of more come later. `made_of` is a version in the
+/// store, `period` a count of renewals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Knowledge {
+    pub made_of: u64,
+    pub period: u64,
+}
+
+/// A document's version in the store: `made_of:period:content`; or the content alone, as it once was.
+fn split(text: &str) -> (Knowledge, &str) {
+    let mut parts = text.splitn(3, ':');
+    let numbers = (parts.next().and_then(|text| text.parse().ok()), parts.next().and_then(|text| text.parse().ok()));
+    match (numbers, parts.next()) {
+        ((Some(made_of), Some(period)), Some(content)) => (Knowledge { made_of, period }, content),
+        (_, _) => (Knowledge::default(), text),
+    }
+}
+
 /// The version of the signed document `name` with this content: the one it had when the content is
-/// unchanged, else the next.
+/// unchanged, else the next. `None` when another node signed it from more than `known`: read again.
 ///
 /// # Errors
 /// The store's.
-pub async fn document_version(state: &dyn State, name: &str, content_sha256: &str) -> Result<u64, ModelError> {
+pub async fn document_version(
+    state: &dyn State,
+    name: &str,
+    known: Knowledge,
+    content_sha256: &str,
+) -> Result<Option<u64>, ModelError> {
     for _ in 0..MAX_ATTEMPTS {
         let found = record::read::<String>(state, VERSIONS, name.as_bytes(), RECORD).await?;
         let assert = match &found {
-            Some(found) if found.value == content_sha256 => return Ok(found.version),
-            Some(found) => Assert::Version(RECORD.into(), found.version),
+            Some(found) => {
+                let (before, content) = split(&found.value);
+                if content == content_sha256 {
+                    return Ok(Some(found.version));
+                }
+                if before > known {
+                    return Ok(None);
+                }
+                Assert::Version(RECORD.into(), found.version)
+            }
             None => Assert::Absent(RECORD.into()),
         };
-        let content = content_sha256.to_owned();
+        let content = format!("{}:{}:{content_sha256}", known.made_of, known.period);
         let commit = Commit::new(VERSIONS, name.to_owned()).assert(assert).put(RECORD, record::encode(&content));
         if let CommitOutcome::Applied { version } = state.commit(commit).await? {
-            return Ok(version);
+            return Ok(Some(version));
         }
     }
     Err(record::contended())
+}
+
+/// Root documents that nodes have agreed on, version (from 1) and encoded `SignedRoot`. They prove
+/// themselves by their signatures; the store only says which of two of one version counts.
+///
+/// # Errors
+/// The store's.
+pub async fn roots(state: &dyn State) -> Result<Vec<(u64, Bytes)>, ModelError> {
+    let mut roots = Vec::new();
+    let mut scan = Scan::default();
+    loop {
+        let page = state.scan(Table::Commit(ROOTS), ALL_ROOTS, scan.clone()).await?;
+        for row in page.rows {
+            let version: [u8; 8] =
+                row.key.as_ref().try_into().map_err(|_| ModelError::Corrupt("a root's key".into()))?;
+            roots.push((u64::from_be_bytes(version), row.value));
+        }
+        match page.next {
+            Some(next) => scan.from = next,
+            None => return Ok(roots),
+        }
+    }
+}
+
+/// Puts a root document forward as the one of its version. The one that counts: this, or the one that
+/// was there.
+///
+/// # Errors
+/// The store's.
+pub async fn agree_on_root(state: &dyn State, version: u64, root: Bytes) -> Result<Bytes, ModelError> {
+    let key = version.to_be_bytes().to_vec();
+    let commit =
+        Commit::new(ROOTS, ALL_ROOTS).assert(Assert::Absent(key.clone().into())).put(key.clone(), root.clone());
+    match state.commit(commit).await? {
+        CommitOutcome::Applied { .. } => Ok(root),
+        CommitOutcome::Conflict { rows, .. } => {
+            rows.into_iter().find(|row| row.key == key).map(|row| row.value).ok_or_else(record::contended)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::memory::MemoryState;
+
+    #[tokio::test]
+    async fn who_knows_less_does_not_overwrite_who_knows_more() {
+        let state = MemoryState::new();
+        let at = |made_of, period| Knowledge { made_of, period };
+        let sign = async |known, content: &str| document_version(&state, "relays", known, content).await.expect("ok");
+        assert_eq!(sign(at(1, 5), "a").await, Some(1));
+        assert_eq!(sign(at(2, 5), "b").await, Some(2));
+        assert_eq!(sign(at(1, 5), "a").await, None, "an older list");
+        assert_eq!(sign(at(1, 6), "a").await, None, "of a later period even");
+        assert_eq!(sign(at(2, 4), "c").await, None);
+        assert_eq!(sign(at(1, 5), "b").await, Some(2), "the same is the same");
+        assert_eq!(sign(at(2, 6), "d").await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_version_of_before_is_followed() {
+        let state = MemoryState::new();
+        let old = Commit::new(VERSIONS, "config").put(RECORD, record::encode(&"abc".to_owned()));
+        let _applied = state.commit(old).await.expect("writes");
+        let version = document_version(&state, "config", Knowledge::default(), "abc").await.expect("reads");
+        assert_eq!(version, Some(1));
+        let version = document_version(&state, "config", Knowledge::default(), "abd").await.expect("writes");
+        assert_eq!(version, Some(2));
+    }
+
+    #[tokio::test]
+    async fn the_first_root_of_a_version_counts() {
+        let state = MemoryState::new();
+        let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+        assert_eq!(agree_on_root(&state, 1, one.clone()).await.expect("first"), one);
+        assert_eq!(agree_on_root(&state, 1, two.clone()).await.expect("second"), one);
+        assert_eq!(agree_on_root(&state, 2, two.clone()).await.expect("next"), two);
+        assert_eq!(roots(&state).await.expect("reads"), [(1, one), (2, two)]);
+    }
 }
