@@ -47,6 +47,7 @@
 
 pub(crate) mod check;
 pub mod claims;
+pub mod cql;
 pub mod embedded;
 pub mod idempotency;
 pub mod leases;
@@ -344,13 +345,23 @@ pub enum StateError {
     /// What is stored cannot be understood.
     #[error("storage is corrupt: {0}")]
     Corrupt(String),
+    /// The backend's schema is missing, or none that this version knows. Nothing happened; the same
+    /// would happen again.
+    #[error("the storage's schema does not fit: {0}")]
+    Schema(String),
+    /// The backend does not let us in: credentials or permissions.
+    #[error("storage refuses access: {0}")]
+    Refused(String),
+    /// The settings of the backend are wrong. Nothing happened.
+    #[error("the storage's settings are wrong: {0}")]
+    Settings(String),
 }
 
 impl StateError {
     /// Whether it is certain that a write did not happen.
     #[must_use]
     pub const fn is_definite(&self) -> bool {
-        matches!(self, Self::Invalid(_) | Self::Full { .. })
+        matches!(self, Self::Invalid(_) | Self::Full { .. } | Self::Schema(_) | Self::Settings(_))
     }
 }
 

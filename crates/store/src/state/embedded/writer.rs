@@ -328,5 +328,8 @@ pub(super) fn again(error: &StateError) -> StateError {
         }
         StateError::Unavailable(said) => StateError::Unavailable(said.clone()),
         StateError::Corrupt(said) => StateError::Corrupt(said.clone()),
+        StateError::Schema(said) => StateError::Schema(said.clone()),
+        StateError::Refused(said) => StateError::Refused(said.clone()),
+        StateError::Settings(said) => StateError::Settings(said.clone()),
     }
 }
