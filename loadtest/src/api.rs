@@ -76,12 +76,15 @@ impl Api {
         self.send(Method::GET, path, None).await
     }
 
-    /// A key that admits that many devices.
+    /// A key that admits that many devices, at home in `region` or in the default one.
     ///
     /// # Errors
     /// As [`Api::send`].
-    pub(crate) async fn enrollment_key(&self, uses: usize) -> anyhow::Result<String> {
-        let body = json!({ "name": "Load test", "max_uses": uses, "expires_in_s": 86_400 });
+    pub(crate) async fn enrollment_key(&self, uses: usize, region: Option<&str>) -> anyhow::Result<String> {
+        let mut body = json!({ "name": "Load test", "max_uses": uses, "expires_in_s": 86_400 });
+        if let Some(region) = region {
+            body["region"] = region.into();
+        }
         let key = self.send(Method::POST, "/enrollment-keys", Some(body)).await?;
         Ok(key["key"].as_str().context("no key in the answer")?.to_owned())
     }

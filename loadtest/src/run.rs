@@ -50,6 +50,9 @@ pub(crate) struct Agents {
     /// Write a line `device value` for each acknowledged heartbeat; its value is stored as process_count
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// Home region of the devices, of an installation that has several
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
     /// Leave the API's latencies out
     #[arg(long)]
     no_api: bool,
@@ -61,7 +64,7 @@ pub(crate) async fn run(arguments: &Agents) -> anyhow::Result<()> {
     let ready = Ready::load(&arguments.ready_file)?;
     require_loopback(&ready.api)?;
     let api = Api::sign_in(&ready).await?;
-    let members = enroll(&api, &ready, arguments.count).await?;
+    let members = enroll(&api, &ready, arguments).await?;
     let idle = arguments.server_pid.map(Cost::of).transpose()?;
 
     let shared = Arc::new(Shared {
@@ -96,8 +99,9 @@ fn require_loopback(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn enroll(api: &Api, ready: &Ready, count: usize) -> anyhow::Result<Vec<Member>> {
-    let key: EnrollmentKey = api.enrollment_key(count).await?.parse()?;
+async fn enroll(api: &Api, ready: &Ready, arguments: &Agents) -> anyhow::Result<Vec<Member>> {
+    let count = arguments.count;
+    let key: EnrollmentKey = api.enrollment_key(count, arguments.region.as_deref()).await?.parse()?;
     let started = Instant::now();
     let members = fleet::enroll(ready.api.trim_end_matches('/'), &key, count).await?;
     for member in &members {

@@ -4,7 +4,7 @@
 
 pub mod cassandra;
 pub mod clickhouse;
-mod http;
+pub(crate) mod http;
 pub mod nats;
 mod port;
 pub mod process;

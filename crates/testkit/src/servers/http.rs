@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If there is no whole answer in time.
-pub(super) fn request(address: &str, method: &str, target: &str, body: &[u8]) -> anyhow::Result<(u16, String)> {
+pub(crate) fn request(address: &str, method: &str, target: &str, body: &[u8]) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
@@ -35,7 +35,7 @@ pub(super) fn request(address: &str, method: &str, target: &str, body: &[u8]) ->
 }
 
 /// Percent-encodes a value of a query.
-pub(super) fn encode(value: &str) -> String {
+pub(crate) fn encode(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

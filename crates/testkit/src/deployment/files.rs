@@ -1,0 +1,235 @@
+//! The files of a deployment: configuration of each role, and of the NATS servers by `breeze bus-config`.
+
+use super::{Cassandra, ClickHouse, DATABASE, Link, Options, Plan, Role, port};
+use crate::servers::{Nats, Tools, nats::Ports};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+/// Lanes of each region.
+pub const ROLES_LANES: u16 = 4;
+/// Enough to hold a test's messages while nobody reads them.
+const STREAM_MIB: u64 = 128;
+const PASSPHRASE: &str = "a passphrase of the tests";
+
+type Started = (Nats, BTreeMap<String, Nats>, BTreeMap<String, Link>);
+
+impl Plan {
+    pub(super) fn new(
+        folder: &Path,
+        options: Options,
+        cassandra: &[Cassandra],
+        clickhouse: &BTreeMap<String, ClickHouse>,
+    ) -> anyhow::Result<Self> {
+        let mut cql = BTreeMap::new();
+        for (number, region) in options.regions.iter().enumerate() {
+            let node = cassandra.get(number).or(cassandra.first()).context("a node of Cassandra")?;
+            cql.insert(region.clone(), (node.datacenter.clone(), node.address.to_string()));
+        }
+        let address = || anyhow::Ok(format!("127.0.0.1:{}", port()?));
+        let mut control_planes = (0..options.control_planes).map(|_| address()).collect::<anyhow::Result<Vec<_>>>()?;
+        if options.listen.port() != 0 {
+            control_planes[0] = options.listen.to_string();
+        }
+        let mut regions = BTreeMap::new();
+        let mut relays = BTreeMap::new();
+        for region in &options.regions {
+            regions.insert(region.clone(), Ports::choose()?);
+            relays.insert(region.clone(), (address()?, address()?));
+        }
+        let clickhouse = clickhouse.iter().map(|(region, server)| (region.clone(), server.url())).collect();
+        let folder = folder.to_path_buf();
+        Ok(Self { folder, options, hub: Ports::choose()?, regions, cql, clickhouse, control_planes, relays })
+    }
+
+    pub(super) fn role_file(&self, name: &str) -> String {
+        self.folder.join(format!("{name}.toml")).display().to_string()
+    }
+
+    /// Configuration and seeds by `breeze bus-config`, then the hub and the regions behind their links.
+    pub(super) fn start_nats(&self, tools: &Tools) -> anyhow::Result<Started> {
+        let node = |name: &str, ports: &Ports, leaf: u16| {
+            json!({
+                "name": name, "host": "127.0.0.1", "client_port": ports.client, "cluster_port": ports.cluster,
+                "leaf_port": leaf, "store_dir": self.folder.join("nats").join(name).join("data"),
+            })
+        };
+        let collectors = |region: &str| -> Vec<String> {
+            (1..=self.options.collectors).map(|number| format!("{region}-{number}")).collect()
+        };
+        let regions: Vec<Value> = self
+            .regions
+            .iter()
+            .map(|(name, ports)| {
+                let server = node(&format!("nats-{name}"), ports, ports.leaf);
+                json!({ "name": name, "servers": [server], "relays": [format!("{name}-1")], "collectors": collectors(name) })
+            })
+            .collect();
+        let topology = json!({ "hub": [node("nats-hub", &self.hub, self.hub.leaf)], "regions": regions });
+        let file = self.folder.join("bus.json");
+        fs::write(&file, serde_json::to_vec_pretty(&topology)?)?;
+        let bus = self.folder.join("bus");
+        self.breeze(&["bus-config", "--topology", &file.display().to_string(), "--out", &bus.display().to_string()])?;
+
+        let mut hub = self.nats(tools, &bus, "nats-hub", self.hub, None)?;
+        hub.restart()?;
+        let (mut servers, mut links) = (BTreeMap::new(), BTreeMap::new());
+        for (name, ports) in &self.regions {
+            let link = Link::to((super::LOCALHOST, self.hub.leaf).into())?;
+            let mut server = self.nats(tools, &bus, &format!("nats-{name}"), *ports, Some(&link))?;
+            server.restart()?;
+            servers.insert(name.clone(), server);
+            links.insert(name.clone(), link);
+        }
+        Ok((hub, servers, links))
+    }
+
+    fn nats(&self, tools: &Tools, bus: &Path, name: &str, ports: Ports, link: Option<&Link>) -> anyhow::Result<Nats> {
+        let mut text = fs::read_to_string(bus.join(format!("{name}.conf"))).with_context(|| format!("{name}.conf"))?;
+        if let Some(link) = link {
+            let hub = format!("127.0.0.1:{}", self.hub.leaf);
+            anyhow::ensure!(text.contains(&hub), "{name}.conf does not name the hub");
+            text = text.replace(&hub, &link.address().to_string());
+        }
+        let _infallible = write!(text, "\nhttp: \"127.0.0.1:{}\"\n", ports.monitor);
+        Nats::with_config(tools, &self.folder.join("nats").join(name), name, ports, &text)
+    }
+
+    /// Files of control planes and collectors; the relays' need the authority's fingerprint.
+    pub(super) fn write_files(&self) -> anyhow::Result<()> {
+        for number in 1..=self.options.control_planes {
+            let home = &self.options.regions[0];
+            let mut text = self.head(&format!("control-plane-{number}"), home)?;
+            text += &self.bus(self.hub, "global", "control-plane");
+            text += &self.state(home)?;
+            for (region, url) in &self.clickhouse {
+                let _infallible =
+                    write!(text, "[metrics.regions.{region}]\nurl = \"{url}\"\ndatabase = \"{DATABASE}\"\n");
+            }
+            let _infallible = write!(
+                text,
+                "[control_plane]\nid = \"{number}\"\nlisten = \"{}\"\ntls = \"none\"\ndata = \"control-plane-{number}\"\n\
+                 regions = {:?}\ndefault_region = \"{home}\"\nheartbeat_interval_s = {}\n",
+                self.control_planes[number - 1],
+                self.options.regions,
+                self.options.heartbeat_interval_s,
+            );
+            fs::write(self.role_file(&format!("control-plane-{number}")), text)?;
+        }
+        for (region, ports) in &self.regions {
+            for number in 1..=self.options.collectors {
+                let name = format!("collector-{region}-{number}");
+                let mut text = self.head(&name, region)?;
+                text += &self.bus(*ports, region, &name);
+                text += &self.state(region)?;
+                let _infallible = write!(
+                    text,
+                    "[metrics]\nurl = \"{}\"\ndatabase = \"{DATABASE}\"\n\
+                     [collector]\nid = \"{region}-{number}\"\nregions = {:?}\nlanes = {ROLES_LANES}\nlease_ms = {}\n",
+                    self.clickhouse[region], self.options.regions, self.options.lease_ms,
+                );
+                fs::write(self.role_file(&name), text)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_relays(&self, instance_ca: &str) -> anyhow::Result<()> {
+        for (region, ports) in &self.regions {
+            let name = format!("relay-{region}");
+            let mut text = self.head(&name, region)?;
+            text += &self.bus(*ports, region, &format!("relay-{region}-1"));
+            let (quic, wss) = &self.relays[region];
+            let _infallible = write!(
+                text,
+                "[relay]\nid = \"{region}-1\"\ninstance_ca = \"{instance_ca}\"\nregions = {:?}\nlanes = {ROLES_LANES}\n\
+                 quic_listen = \"{quic}\"\nwss_listen = \"{wss}\"\ndata = \"{name}\"\ndrain_ms = 1000\n",
+                self.options.regions,
+            );
+            fs::write(self.role_file(&name), text)?;
+        }
+        Ok(())
+    }
+
+    /// Where it answers about its health is kept beside its file.
+    fn head(&self, name: &str, region: &str) -> anyhow::Result<String> {
+        let health = format!("127.0.0.1:{}", port()?);
+        fs::write(self.folder.join(format!("{name}.health")), &health)?;
+        Ok(format!("region = \"{region}\"\n[http]\nlisten = \"{health}\"\n"))
+    }
+
+    fn bus(&self, ports: Ports, domain: &str, user: &str) -> String {
+        format!(
+            "[bus]\nservers = [\"nats://127.0.0.1:{}\"]\ndomain = \"{domain}\"\nnkey_file = \"bus/{user}.nk\"\n\
+             max_stream_mib = {STREAM_MIB}\n",
+            ports.client
+        )
+    }
+
+    fn state(&self, region: &str) -> anyhow::Result<String> {
+        let (datacenter, address) = self.cql.get(region).context("a region's CQL")?;
+        let home = &self.cql[&self.options.regions[0]].0;
+        let mut copies: Vec<String> = self.cql.values().map(|(datacenter, _)| format!("{datacenter} = 1")).collect();
+        copies.sort();
+        copies.dedup();
+        Ok(format!(
+            "[state]\ncontact_points = [\"{address}\"]\ndatacenter = \"{datacenter}\"\nconfig_datacenter = \"{home}\"\n\
+             keyspace_prefix = \"{DATABASE}\"\nreplication = {{ {} }}\n",
+            copies.join(", ")
+        ))
+    }
+
+    /// The control-plane node of that number; it answers about its health on its API's address.
+    pub(super) fn control_plane(&self, number: usize) -> anyhow::Result<Role> {
+        let name = format!("control-plane-{number}");
+        let mut words = vec![
+            self.options.programs.join("breeze").into_os_string(),
+            "control-plane".into(),
+            "--config".into(),
+            self.role_file(&name).into(),
+        ];
+        if number == 1 {
+            words.extend(["--ready-file".into(), self.folder.join("ready.json").into()]);
+        }
+        let log = self.folder.join(format!("{name}.log"));
+        Ok(Role::new(&name, words, &log, &self.control_planes[number - 1]))
+    }
+
+    /// Registers all relays; the fingerprint of the instance's authority.
+    pub(super) fn register(&self, control_plane: &str) -> anyhow::Result<String> {
+        for (region, (quic, wss)) in &self.relays {
+            let id = format!("{region}-1");
+            let words = ["admin", "add-relay", "--config", control_plane, "--id", &id, "--region", region];
+            self.breeze(&[words.as_slice(), &["--quic", quic, "--wss", wss]].concat())?;
+        }
+        Ok(self.breeze(&["admin", "instance-ca", "--config", control_plane])?.trim().to_owned())
+    }
+
+    /// Carries the instance's keys from the first node to another, encrypted.
+    pub(super) fn carry_keys(&self, first: &str, number: usize) -> anyhow::Result<()> {
+        let passphrase = self.folder.join("passphrase");
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&passphrase)?
+            .write_all(PASSPHRASE.as_bytes())?;
+        let (passphrase, file) = (passphrase.display().to_string(), self.folder.join("keys.export"));
+        let _absent = fs::remove_file(&file);
+        let file = file.display().to_string();
+        let other = self.role_file(&format!("control-plane-{number}"));
+        let secret = ["--passphrase-file", passphrase.as_str()];
+        self.breeze(&[["keys", "export", "--config", first, "--out", &file].as_slice(), &secret].concat())?;
+        self.breeze(&[["keys", "import", "--config", &other, "--in", &file].as_slice(), &secret].concat())?;
+        Ok(())
+    }
+}
