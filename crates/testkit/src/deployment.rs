@@ -132,7 +132,7 @@ impl Deployment {
         control_planes[0].start()?;
         let instance_ca = plan.register(&first)?;
         for number in 2..=plan.options.control_planes {
-            plan.carry_keys(&first, number)?;
+            plan.carry_keys(number)?;
             let mut role = plan.control_plane(number)?;
             role.start()?;
             control_planes.push(role);

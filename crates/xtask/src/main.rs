@@ -2,6 +2,7 @@
 //! Debian machine with git, build-essential, Rust and Node.js.
 
 mod bench;
+mod distributed;
 mod generate;
 mod install;
 mod long;
@@ -40,6 +41,8 @@ enum Command {
     Tidy,
     /// Write the generated files: the OpenAPI document and the dashboard's types.
     Generate,
+    /// Break a distributed Breeze at random, by a seed, and check that nothing acknowledged is lost or doubled.
+    Chaos(distributed::ChaosArguments),
     /// Measure the whole pipeline on this machine with the load generator; see docs/performance.md.
     Bench(bench::Arguments),
 }
@@ -62,6 +65,7 @@ fn try_main() -> anyhow::Result<()> {
         Command::Test(arguments) => test::run(&root, &arguments),
         Command::Tidy => tidy::run(&root),
         Command::Generate => generate::run(&root),
+        Command::Chaos(arguments) => distributed::chaos(&root, &arguments),
         Command::Bench(arguments) => bench::run(&root, &arguments),
     }
 }

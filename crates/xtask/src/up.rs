@@ -22,9 +22,15 @@ pub(crate) struct Arguments {
     /// Address of dashboard and API; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8420")]
     listen: String,
+    /// Start every role as a process of its own, in two regions, on NATS, ClickHouse's engine and Cassandra
+    #[arg(long)]
+    distributed: bool,
 }
 
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.distributed {
+        return crate::distributed::up(root, arguments.data.as_deref(), &arguments.listen);
+    }
     let started = Instant::now();
     step("1/3 Dashboard");
     web::build(root)?;
@@ -51,7 +57,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Set by Ctrl-C or SIGTERM.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&flag))?;

@@ -4,14 +4,7 @@ use super::{Cassandra, ClickHouse, DATABASE, Link, Options, Plan, Role, port};
 use crate::servers::{Nats, Tools, nats::Ports};
 use anyhow::Context;
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 /// Lanes of each region.
 pub const ROLES_LANES: u16 = 4;
@@ -213,23 +206,19 @@ impl Plan {
     }
 
     /// Carries the instance's keys from the first node to another, encrypted.
-    pub(super) fn carry_keys(&self, first: &str, number: usize) -> anyhow::Result<()> {
-        let passphrase = self.folder.join("passphrase");
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&passphrase)?
-            .write_all(PASSPHRASE.as_bytes())?;
-        let (passphrase, file) = (passphrase.display().to_string(), self.folder.join("keys.export"));
-        let _absent = fs::remove_file(&file);
-        let file = file.display().to_string();
-        let other = self.role_file(&format!("control-plane-{number}"));
-        let secret = ["--passphrase-file", passphrase.as_str()];
-        self.breeze(&[["keys", "export", "--config", first, "--out", &file].as_slice(), &secret].concat())?;
-        self.breeze(&[["keys", "import", "--config", &other, "--in", &file].as_slice(), &secret].concat())?;
+    pub(super) fn carry_keys(&self, number: usize) -> anyhow::Result<()> {
+        let file = self.folder.join("keys.sealed");
+        let data = |number: usize| self.folder.join(format!("control-plane-{number}")).display().to_string();
+        let passphrase = [("BREEZE_KEYS_PASSPHRASE", PASSPHRASE)];
+        if Path::new(&data(number)).join("keys").exists() {
+            return Ok(());
+        }
+        if !file.exists() {
+            let words = ["keys", "export", "--data", &data(1), "--to", &file.display().to_string()];
+            self.breeze_with(&words, &passphrase)?;
+        }
+        let words = ["keys", "import", "--from", &file.display().to_string(), "--data", &data(number)];
+        self.breeze_with(&words, &passphrase)?;
         Ok(())
     }
 }
