@@ -1,6 +1,8 @@
 //! `breeze`: every server role as a subcommand, and `breeze up`, all of them in one process.
 
 mod admin;
+mod backup;
+mod keys;
 mod up;
 
 use breeze_runtime::telemetry::{self, LogFormat};
@@ -39,6 +41,10 @@ enum Command {
     Up(Box<up::Arguments>),
     #[command(subcommand)]
     Admin(admin::Command),
+    Backup(backup::BackupArguments),
+    Restore(backup::RestoreArguments),
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Print the API's OpenAPI document.
     Openapi,
 }
@@ -61,6 +67,9 @@ fn try_main(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Admin(command) => admin::run(&command, &mut |line| print(&format!("{line}\n"))),
+        Command::Backup(arguments) => backup::backup(&arguments, &mut |line| print(&format!("{line}\n"))),
+        Command::Restore(arguments) => backup::restore(&arguments, &mut |line| print(&format!("{line}\n"))),
+        Command::Keys(command) => keys::run(&command, &mut |line| print(&format!("{line}\n"))),
         Command::Up(up) => {
             let format = match arguments.log_format {
                 LogStyle::Text => LogFormat::Text,

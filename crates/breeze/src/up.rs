@@ -9,6 +9,7 @@ mod ports;
 mod roles;
 mod settings;
 
+use crate::backup;
 use anyhow::{Context, ensure};
 use breeze_runtime::shutdown::Shutdown;
 use engines::Engines;
@@ -110,6 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 async fn serve(arguments: &Arguments, runtimes: &Runtimes) -> anyhow::Result<()> {
     let settings = Settings::load(arguments.config.as_deref())?;
     let data = &arguments.data;
+    backup::check_finished(data)?;
     files::make_private_folder(data)?;
     let asked = arguments.addresses();
     let shutdown = Shutdown::new();
@@ -117,6 +119,7 @@ async fn serve(arguments: &Arguments, runtimes: &Runtimes) -> anyhow::Result<()>
     let signals = tokio::spawn(async move { signals.on_signals().await });
 
     let engines = Engines::open(data, arguments.disk_reserve << 20, &settings).await?;
+    let control = backup::Control::listen(engines.live(data))?;
     let at = KeptPorts::load(data)?.apply(asked);
     let started = Roles::start(arguments, &settings, at, &engines, runtimes).await;
     let result = match started {
@@ -127,6 +130,7 @@ async fn serve(arguments: &Arguments, runtimes: &Runtimes) -> anyhow::Result<()>
         }
         Err(error) => Err(error),
     };
+    control.close().await;
     engines.close().await;
     if let Some(file) = &arguments.ready_file {
         let _never_written = std::fs::remove_file(file);

@@ -1,6 +1,7 @@
 //! The embedded engines of one machine, opened before the roles and closed after them.
 
 use super::settings::Settings;
+use crate::backup::Live;
 use anyhow::Context;
 use breeze_bus::embedded::{EmbeddedBus, EmbeddedBusConfig};
 use breeze_store::{
@@ -54,6 +55,16 @@ impl Engines {
             }
         });
         Ok(Self { state: Arc::new(state), bus: Arc::new(bus), metrics, stop, upkeep: vec![maintenance] })
+    }
+
+    /// What a backup is taken of.
+    pub(super) fn live(&self, data: &Path) -> Live {
+        Live {
+            data: data.to_owned(),
+            state: Arc::clone(&self.state),
+            bus: Arc::clone(&self.bus),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Lets everything that was accepted reach the disk.
