@@ -121,7 +121,7 @@ async fn main() -> anyhow::Result<()> {
             std::hint::black_box(rows.freeze());
         }
         std::hint::black_box(core.take_received(round));
-        std::hint::black_box(core.take_merges(round + 1, at(round), 15_000_000, false));
+        std::hint::black_box(core.take_merges(round + 1, at(round), 15_000_000, false, u64::MAX));
         spent += cpu() - began;
     }
     report("core and encoding", spent, count * rounds);

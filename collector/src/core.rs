@@ -4,6 +4,7 @@
 pub mod bounds;
 mod custom;
 mod device;
+pub mod handover;
 pub mod inventory;
 mod output;
 mod passing;
@@ -29,6 +30,7 @@ use pending::{InventoryWork, Pending};
 use presence::{Session, SessionKey, Verdict};
 use prost::Message as _;
 use received::Received;
+use smallvec::SmallVec;
 use std::{collections::HashMap, hash::RandomState};
 use wheel::{Timer, Wheel};
 
@@ -41,11 +43,36 @@ const MAX_NAMED_ROWS_PER_ENTRY: usize = 60_000;
 /// Times above this (the year 2255) are nonsense.
 const MAX_TIME_US: u64 = 9_000_000_000_000_000;
 
-/// Whether entries are seen for the first time, or driven again after a crash.
+/// Why an entry is taken: most are taken once, as [`Drive::First`].
+///
+/// While the metrics store does not keep up, the lane is read *ahead* for presence, and the same
+/// entries come once more from *behind* for their rows. Both together do what `First` does; what
+/// becomes of an entry's rows depends on the entries whose rows were made before it only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drive {
+    /// Presence, newest values, rows.
     First,
+    /// The same, of a recorded batch after a crash.
     Again,
+    /// Presence and newest values only.
+    Ahead,
+    /// Rows only, of an entry that was taken ahead.
+    Behind,
+}
+
+impl Drive {
+    const fn is_for_presence(self) -> bool {
+        matches!(self, Self::First | Self::Again | Self::Ahead)
+    }
+
+    const fn is_for_rows(self) -> bool {
+        matches!(self, Self::First | Self::Again | Self::Behind)
+    }
+
+    /// Whether live samples and pushes come of it.
+    const fn has_effects(self) -> bool {
+        matches!(self, Self::First | Self::Ahead)
+    }
 }
 
 /// What the shell has to do right after an entry.
@@ -95,6 +122,10 @@ pub struct LaneCore {
     dirty_latest: Vec<u32>,
     dirty_facts: Vec<u32>,
     dirty_digest: Vec<u32>,
+    /// Numbers that were read ahead and are not among the received ones yet.
+    ahead: HashMap<u32, SmallVec<[AheadOf; 2]>>,
+    /// When the newest entry whose rows were made had reached its relay.
+    rows_us: u64,
     counts: Counts,
     online: usize,
     /// Since when everything that there is has been seen; `None` while that is not so.
@@ -104,6 +135,14 @@ pub struct LaneCore {
     ticked_us: u64,
     /// For names that devices make up.
     hasher: RandomState,
+}
+
+/// The newest number of a sequence that was read ahead.
+#[derive(Debug, Clone, Copy)]
+struct AheadOf {
+    incarnation: u64,
+    lane: i32,
+    seq: u64,
 }
 
 /// An entry's envelope.
@@ -136,6 +175,8 @@ impl LaneCore {
             dirty_latest: vec![],
             dirty_facts: vec![],
             dirty_digest: vec![],
+            ahead: HashMap::new(),
+            rows_us: 0,
             counts: Counts::default(),
             online: 0,
             live_since_us: None,
@@ -187,30 +228,41 @@ impl LaneCore {
 
     /// Takes one entry of the stream.
     pub fn handle_entry(&mut self, position: u64, payload: Bytes, drive: Drive, effects: &mut Effects) {
-        if self.pending.first == 0 {
-            self.pending.first = position;
+        if drive.is_for_rows() {
+            if self.pending.first == 0 {
+                self.pending.first = position;
+            }
+            self.pending.last = position;
         }
-        self.pending.last = position;
         let Ok(batch) = v1::LaneBatch::decode(payload) else {
-            self.counts.refused += 1;
+            self.counts.refused += u64::from(drive.is_for_rows());
             return;
         };
+        if drive.is_for_rows() {
+            self.rows_us = batch.entries.last().map_or(self.rows_us, |entry| entry.received_us);
+        }
         let relay = intern(&mut self.relays, &batch.relay_id);
         let mut named_left = MAX_NAMED_ROWS_PER_ENTRY;
         for entry in batch.entries {
             let device = DeviceId::from_slice(&entry.device_id).and_then(|id| self.find_or_add(id));
             let (Some(device), Some(body), true) = (device, entry.body, entry.received_us < MAX_TIME_US) else {
-                self.counts.refused += 1;
+                self.counts.refused += u64::from(drive.is_for_rows());
                 continue;
             };
             let session = SessionKey { relay, epoch: entry.session_epoch };
             let envelope = Envelope { position, device, session, received_us: entry.received_us, drive };
             match body {
                 Body::Heartbeat(stamped) => self.handle_heartbeat(envelope, stamped, &mut named_left, effects),
-                Body::Connected(hello) => self.handle_connected(envelope, hello, effects),
-                Body::Disconnected(_) => self.handle_disconnected(envelope),
+                Body::Connected(hello) if drive.is_for_presence() => self.handle_connected(envelope, hello, effects),
+                Body::Disconnected(_) if drive.is_for_presence() => self.handle_disconnected(envelope),
+                Body::Connected(_) | Body::Disconnected(_) => {}
                 Body::Inventory(document) => {
-                    self.note_life(envelope);
+                    if drive.is_for_presence() {
+                        self.note_life(envelope);
+                    }
+                    if !drive.is_for_rows() {
+                        continue;
+                    }
                     let work = InventoryWork { device, session, received_us: entry.received_us, document };
                     self.pending.inventory.push(work);
                 }
@@ -229,29 +281,78 @@ impl LaneCore {
         let Some(mut heartbeat) =
             stamped.heartbeat.take().filter(|heartbeat| is_plausible(envelope, &stamped, heartbeat))
         else {
-            self.counts.refused += 1;
+            self.counts.refused += u64::from(envelope.drive.is_for_rows());
             return;
         };
-        self.note_life(envelope);
+        if envelope.drive.is_for_presence() {
+            self.note_life(envelope);
+        }
+        let is_new = if envelope.drive.is_for_rows() {
+            self.receive(envelope, stamped.incarnation, &heartbeat)
+        } else {
+            self.receive_ahead(envelope, stamped.incarnation, &heartbeat)
+        };
+        if !is_new {
+            return;
+        }
         let device = &mut self.devices[envelope.device as usize];
-        let inserted = device.received.insert(stamped.incarnation, heartbeat.lane, heartbeat.seq, envelope.position);
+        let id = device.id;
+        let is_newest = envelope.drive.is_for_presence() && device.take_sample(&stamped, &mut heartbeat);
+        if envelope.drive.has_effects() && !self.watched.is_empty() && self.watched.contains_key(&id) {
+            effects.live.push((id, live_sample(id, &stamped, &heartbeat)));
+        }
+        if envelope.drive.is_for_rows() {
+            self.make_rows(envelope, id, stamped.sample_us / 1000, heartbeat, named_left);
+        }
+        if is_newest {
+            self.mark_latest(envelope.device);
+        }
+    }
+
+    /// Notes a heartbeat among the received ones. Whether it was not there yet.
+    fn receive(&mut self, envelope: Envelope, incarnation: u64, heartbeat: &v1::Heartbeat) -> bool {
+        let device = &mut self.devices[envelope.device as usize];
+        let inserted = device.received.insert(incarnation, heartbeat.lane, heartbeat.seq, envelope.position);
         self.counts.gaps_closed += u64::from(inserted.closed_gap);
         self.counts.sequences_forgotten += u64::from(inserted.forgot_sequence);
         if !inserted.is_new {
             self.counts.duplicates += 1;
-            return;
+            return false;
         }
         self.counts.heartbeats += 1;
         if !device.dirty.received {
             device.dirty.received = true;
             self.dirty_received.push(envelope.device);
         }
-        let is_newest = device.take_sample(&stamped, &mut heartbeat);
-        let id = device.id;
-        if envelope.drive == Drive::First && !self.watched.is_empty() && self.watched.contains_key(&id) {
-            effects.live.push((id, live_sample(id, &stamped, &heartbeat)));
+        true
+    }
+
+    /// Notes a heartbeat that was read ahead, for what relays ask. What was *received* stays as it is:
+    /// the rows of the entries before this one are still to be made by it.
+    fn receive_ahead(&mut self, envelope: Envelope, incarnation: u64, heartbeat: &v1::Heartbeat) -> bool {
+        let (lane, seq) = (heartbeat.lane, heartbeat.seq);
+        if self.devices[envelope.device as usize].received.contains(incarnation, lane, seq) {
+            return false;
         }
-        let at_ms = stamped.sample_us / 1000;
+        let sequences = self.ahead.entry(envelope.device).or_default();
+        match sequences.iter().position(|held| held.incarnation == incarnation && held.lane == lane) {
+            Some(at) => sequences[at].seq = sequences[at].seq.max(seq),
+            None if sequences.len() < received::MAX_SEQUENCES => {
+                sequences.push(AheadOf { incarnation, lane, seq });
+            }
+            None => {}
+        }
+        true
+    }
+
+    fn make_rows(
+        &mut self,
+        envelope: Envelope,
+        id: DeviceId,
+        at_ms: u64,
+        mut heartbeat: v1::Heartbeat,
+        named_left: &mut usize,
+    ) {
         self.counts.values_dropped += self.bound_custom(envelope, &mut heartbeat.custom);
         let rows = self.pending.day(at_ms);
         rows.heartbeats.push(HeartbeatRow { device: id, at_ms, scalars: device::scalar_row(heartbeat.scalars) });
@@ -259,9 +360,6 @@ impl LaneCore {
         let dropped = push_named(&mut rows.named, id, at_ms, heartbeat.details, heartbeat.custom, named_left);
         self.pending.rows += 1 + rows.named.len() - before;
         self.counts.values_dropped += dropped as u64;
-        if is_newest {
-            self.mark_latest(envelope.device);
-        }
     }
 
     fn handle_connected(&mut self, envelope: Envelope, hello: v1::Connected, effects: &mut Effects) {
@@ -289,11 +387,11 @@ impl LaneCore {
         let device = &mut self.devices[envelope.device as usize];
         let changed = device.take_hello(&relay_id, envelope.session, hello, envelope.received_us);
         if changed || envelope.drive == Drive::Again {
-            self.mark_facts(envelope.device);
+            self.mark_facts(envelope.device, envelope.position);
         }
         // The relay itself ends an older connection of its own.
         if let Some(old) = connected.replaced.filter(|old| old.relay != envelope.session.relay)
-            && envelope.drive == Drive::First
+            && envelope.drive.has_effects()
         {
             let close = v1::Close { reason: v1::CloseReason::Replaced.into(), ..v1::Close::default() };
             effects.pushes.push(self.push(envelope.device, old, v1::relay_frame::Body::Close(close)));
@@ -356,11 +454,15 @@ impl LaneCore {
         }
     }
 
-    fn mark_facts(&mut self, at: u32) {
+    /// `position`: of the entry that changed them.
+    fn mark_facts(&mut self, at: u32, position: u64) {
         let device = &mut self.devices[at as usize];
-        if !device.dirty.facts {
-            device.dirty.facts = true;
-            self.dirty_facts.push(at);
+        match &mut device.dirty.facts {
+            Some((_, last)) => *last = position.max(*last),
+            None => {
+                device.dirty.facts = Some((position, position));
+                self.dirty_facts.push(at);
+            }
         }
     }
 

@@ -63,7 +63,7 @@ fn answer(deps: &LaneDeps, request: Request) {
         metrics::counter!("breeze_collector_held_malformed_total").increment(1);
         return;
     };
-    let reply = deps.shared.core.lock().as_ref().map(|core| core.held(&asked, now_us()));
+    let reply = deps.shared.with_owned(|core| core.held(&asked, now_us()));
     if let Some(reply) = reply {
         (request.reply)(reply.encode_to_vec().into());
     }

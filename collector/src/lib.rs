@@ -7,8 +7,10 @@
 mod clock;
 pub mod core;
 mod digest;
+mod directory;
 mod held;
 mod lane;
+mod members;
 mod push;
 mod status;
 
@@ -20,6 +22,7 @@ use breeze_store::{metrics::Metrics, state::State};
 use lane::{LaneDeps, LaneShared};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 /// How long the lanes' last batches may take when the collector stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
@@ -98,7 +101,8 @@ impl Handle {
     }
 }
 
-/// Starts a collector. It owns every lane of its region that nobody else owns.
+/// Starts a collector. It shares the lanes of its region with the other collectors that are there; alone
+/// it owns all of them.
 ///
 /// # Errors
 /// If the configuration is not usable; the error names the key.
@@ -116,6 +120,8 @@ pub async fn start(
     let count = LaneCount::new(config.lanes).context("lanes")?;
     let lanes: Vec<_> = count.lanes().map(|lane| Arc::new(LaneShared::new(lane))).collect();
     let (pusher, pushes) = push::channel();
+    let directory = Arc::new(directory::Teller::new(bus.clone()));
+    let (sharing, shares) = members::Sharing::new(config.clone(), bus.clone(), lanes.clone(), count);
     for shared in &lanes {
         let deps = LaneDeps {
             config: config.clone(),
@@ -123,22 +129,32 @@ pub async fn start(
             state: state.clone(),
             metrics: metrics.clone(),
             pusher: pusher.clone(),
+            directory: directory.clone(),
+            shares: shares.clone(),
             shared: shared.clone(),
             stop: stop.clone(),
         };
         tasks.spawn(format!("lane {}", shared.lane), lane::run(deps));
     }
-    let (push_bus, push_stop) = (bus.clone(), stop.clone());
+    // Cancelled when the last lane has been given back or away.
+    let done = CancellationToken::new();
+    let (sharing_stop, sharing_done) = (stop.clone(), done.clone().drop_guard());
+    tasks.spawn("members", async move {
+        let _done = sharing_done;
+        sharing.run(sharing_stop).await
+    });
+    tasks.spawn("directory", directory.run(done.clone()));
+    let (push_bus, push_stop) = (bus.clone(), done.clone());
     tasks.spawn("push", async move {
         push::run(pushes, push_bus, push_stop).await;
         Ok(())
     });
-    let digests = Arc::new(digest::Digests::new(config.clone(), bus.clone(), lanes.clone()));
-    tasks.spawn("digest", digests.clone().publish(stop.clone()));
-    tasks.spawn("digest pages", digests.serve(stop.clone()));
-    tasks.spawn("watch", digest::watch(bus.clone(), lanes.clone(), stop.clone()));
+    let digests = Arc::new(digest::Digests::new(config.clone(), bus.clone(), lanes.clone(), shares.clone()));
+    tasks.spawn("digest", digests.clone().publish(stop.clone(), done.clone()));
+    tasks.spawn("digest pages", digests.serve(done.clone()));
+    tasks.spawn("watch", digest::watch(bus.clone(), lanes.clone(), done));
     let reporter = Reporter::new(bus, "collector", &config.id, &config.region, env!("CARGO_PKG_VERSION"));
-    let mut status = status::Status::new(lanes);
+    let mut status = status::Status::new(lanes, shares);
     tasks.spawn("status", async move {
         reporter.run(stop, move || status.report()).await;
         Ok(())

@@ -18,7 +18,8 @@ use std::net::SocketAddr;
 pub(super) struct Dirty {
     pub(super) received: bool,
     pub(super) latest: bool,
-    pub(super) facts: bool,
+    /// First and last position of the entries that changed them.
+    pub(super) facts: Option<(u64, u64)>,
     pub(super) digest: bool,
     /// `latest` must not wait: presence or health changed.
     pub(super) urgent: bool,

@@ -57,6 +57,17 @@ impl LaneCore {
         &self.pending
     }
 
+    /// When the newest entry whose rows were made had reached its relay, in microseconds; 0: none was.
+    #[must_use]
+    pub const fn rows_us(&self) -> u64 {
+        self.rows_us
+    }
+
+    /// Everything that was read ahead is among what was received now.
+    pub fn clear_ahead(&mut self) {
+        self.ahead = std::collections::HashMap::new();
+    }
+
     /// Whether [`LaneCore::take_merges`] may have something.
     #[must_use]
     pub fn has_merges(&self) -> bool {
@@ -69,9 +80,10 @@ impl LaneCore {
     }
 
     /// Merges for what changed. `latest` of a device waits until it is `every_us` old, unless it is
-    /// urgent or `all` are wanted.
-    pub fn take_merges(&mut self, version: u64, now_us: u64, every_us: u64, all: bool) -> Merges {
-        let mut out = Merges::default();
+    /// urgent or `all` are wanted. Facts wait until `through` has reached the entry that changed them:
+    /// who drives a recorded batch again must find them changed by it.
+    pub fn take_merges(&mut self, version: u64, now_us: u64, every_us: u64, all: bool, through: u64) -> Merges {
+        let mut out = self.take_facts(version, through);
         let mut waiting = Vec::new();
         for at in std::mem::take(&mut self.dirty_latest) {
             let device = &mut self.devices[at as usize];
@@ -85,9 +97,26 @@ impl LaneCore {
             out.merges.push(device_state::latest_row(device.id, version, &device.latest));
         }
         self.dirty_latest = waiting;
+        out
+    }
+
+    /// The facts' share of [`LaneCore::take_merges`].
+    pub fn take_facts(&mut self, version: u64, through: u64) -> Merges {
+        let mut out = Merges::default();
+        let mut waiting = Vec::new();
         for at in std::mem::take(&mut self.dirty_facts) {
             let device = &mut self.devices[at as usize];
-            device.dirty.facts = false;
+            let Some((first, last)) = device.dirty.facts else { continue };
+            if last > through {
+                // Again when that entry's batch is recorded.
+                device.dirty.facts = Some((first.max(through + 1), last));
+                waiting.push(at);
+            } else {
+                device.dirty.facts = None;
+            }
+            if first > through {
+                continue;
+            }
             let row = device_state::facts_row(device.id, version, &device.facts);
             out.directory.push(v1::DirectoryChange {
                 device_id: row.partition.clone(),
@@ -97,6 +126,7 @@ impl LaneCore {
             });
             out.merges.push(row);
         }
+        self.dirty_facts = waiting;
         out
     }
 
@@ -165,10 +195,11 @@ impl LaneCore {
         self.devices[at as usize].id
     }
 
-    /// A section was changed and is about to be stored: its summary goes into the facts.
-    pub fn handle_section(&mut self, at: u32, stored: &StoredSection) {
+    /// A section was changed by the batch that ends at `position` and is about to be stored: its summary
+    /// goes into the facts.
+    pub fn handle_section(&mut self, at: u32, stored: &StoredSection, position: u64) {
         if inventory::summarize(&mut self.devices[at as usize].facts, stored) {
-            self.mark_facts(at);
+            self.mark_facts(at, position);
         }
     }
 
@@ -205,7 +236,18 @@ impl LaneCore {
             Verdict::Stale => v1::CloseReason::StaleSession,
             Verdict::CloneSuspected => v1::CloseReason::CloneSuspected,
         };
-        let lanes = device.received.held();
+        let mut lanes = device.received.held();
+        for ahead in self.ahead.get(at).into_iter().flatten() {
+            let next_seq = ahead.seq.saturating_add(1);
+            let known = lanes.iter().position(|held| held.incarnation == ahead.incarnation && held.lane == ahead.lane);
+            match known {
+                Some(at) => lanes[at].next_seq = lanes[at].next_seq.max(next_seq),
+                None if lanes.len() < MAX_SEQUENCES => {
+                    lanes.push(v1::HeldLane { incarnation: ahead.incarnation, lane: ahead.lane, next_seq });
+                }
+                None => {}
+            }
+        }
         debug_assert!(lanes.len() <= MAX_SEQUENCES);
         let held = v1::Held { lanes, inventory: device.facts.inventory.clone(), ..v1::Held::default() };
         v1::HeldReply { held: Some(held), close: close.into() }

@@ -7,6 +7,8 @@
 //! - Two installations that take turns under one certificate are suspected of being clones. A
 //!   reinstallation changes the nonce once and never back.
 
+use breeze_proto::v1;
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// Connections of one device that are remembered as alive; the oldest is forgotten beyond.
@@ -178,6 +180,49 @@ impl Presence {
     /// Given up: none of its connections was heard of for too long.
     pub fn handle_expired(&mut self) {
         self.sessions.clear();
+    }
+
+    /// As it crosses to another collector; [`Presence::import`] reads it.
+    pub fn export(&self, device: &mut v1::LaneDevice) {
+        let key = |key: SessionKey| v1::LaneSession {
+            relay: key.relay.into(),
+            epoch: key.epoch,
+            ..v1::LaneSession::default()
+        };
+        let session = |held: &Session| v1::LaneSession {
+            nonce: held.installation.map_or_else(Bytes::new, |(nonce, _)| Bytes::copy_from_slice(&nonce)),
+            counter: held.installation.map_or(0, |(_, counter)| counter),
+            standby: held.is_standby,
+            ..key(held.key)
+        };
+        device.sessions = self.sessions.iter().map(session).collect();
+        device.ended = self.ended.map(key);
+        device.ended_us = self.ended_us;
+        device.installation = self.installation.map_or_else(Bytes::new, |nonce| Bytes::copy_from_slice(&nonce));
+        device.former = self.former.iter().map(|nonce| Bytes::copy_from_slice(nonce)).collect();
+        device.returns = self.returns.into();
+        device.returned_us = self.returned_us;
+    }
+
+    /// From what [`Presence::export`] wrote.
+    #[must_use]
+    pub fn import(device: &v1::LaneDevice) -> Self {
+        let key = |held: &v1::LaneSession| SessionKey { relay: held.relay as u16, epoch: held.epoch };
+        let nonce = |bytes: &Bytes| Nonce::try_from(bytes.as_ref()).ok();
+        let session = |held: &v1::LaneSession| Session {
+            key: key(held),
+            installation: nonce(&held.nonce).map(|nonce| (nonce, held.counter)),
+            is_standby: held.standby,
+        };
+        Self {
+            sessions: device.sessions.iter().take(MAX_SESSIONS).map(session).collect(),
+            ended: device.ended.as_ref().map(key),
+            ended_us: device.ended_us,
+            installation: nonce(&device.installation),
+            former: device.former.iter().take(MAX_FORMER).filter_map(nonce).collect(),
+            returns: device.returns.try_into().unwrap_or(u8::MAX),
+            returned_us: device.returned_us,
+        }
     }
 
     /// The connection that frames to the device should take.

@@ -74,6 +74,13 @@ impl Received {
         inserted
     }
 
+    /// Whether the number is among the received ones.
+    #[must_use]
+    pub fn contains(&self, incarnation: u64, lane: i32, seq: u64) -> bool {
+        let held = self.sequences.iter().find(|held| held.incarnation == incarnation && held.lane == lane);
+        held.is_some_and(|held| held.intervals.iter().any(|interval| (interval.first..=interval.last).contains(&seq)))
+    }
+
     fn make_room(&mut self) -> bool {
         if self.sequences.len() < MAX_SEQUENCES {
             return false;
@@ -197,6 +204,8 @@ mod tests {
                 prop_assert_eq!(inserted, Inserted { is_new, ..Inserted::default() });
                 let stored = received.encode(Bytes::new());
                 prop_assert_eq!(&Received::decode(&stored), &received);
+                prop_assert!(received.contains(incarnation, lane, seq));
+                prop_assert!(!received.contains(incarnation, lane, seq + 100));
             }
             for held in received.held() {
                 let newest = model[&(held.incarnation, held.lane)].last().copied();

@@ -203,7 +203,7 @@ fn a_restarted_core_takes_presence_up_and_waits_for_a_period() {
     bench.core.handle_tick(START, true);
     bench.connect(1);
     bench.beat(1);
-    let rows = bench.core.take_merges(1, bench.now_us, 0, true).merges;
+    let rows = bench.core.take_merges(1, bench.now_us, 0, true, u64::MAX).merges;
     assert_eq!(rows.len(), 2);
 
     let mut successor = Bench { core: LaneCore::new("local", FLOOR), now_us: START + 100 * FLOOR, ..Bench::new() };

@@ -1,20 +1,24 @@
 //! One batch on its way into the stores; see [`super`] for the order of the steps.
 
-use super::{Halt, IDLE, LaneBoundary, Owner};
+use super::{
+    Halt,
+    insert::{BACKOFF_FIRST, BACKOFF_MOST, Day, End, Inserting, bounded, ended},
+    owner::Owner,
+};
 use crate::{
     clock::now_us,
     core::{
+        LaneCore,
         inventory::{self, Applied},
         pending::{ENCODER_VERSION, InventoryWork, Pending},
     },
 };
 use breeze_proto::{
     id::DeviceId,
-    subject::DIRECTORY_STREAM,
-    v1::{InventorySection, StoredSection},
+    v1::{InventorySection, LaneBoundary, StoredSection},
 };
 use breeze_store::{
-    metrics::{FrozenBatch, InsertToken, MetricsError},
+    metrics::InsertToken,
     model::{
         device_state,
         inventory::{section, section_row},
@@ -23,44 +27,83 @@ use breeze_store::{
     state::{MAX_MERGE_BYTES, MAX_MERGE_ROWS, Merge, StateError},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use prost::Message as _;
-use std::{
-    collections::{HashMap, VecDeque},
-    future::Future,
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 /// Bytes of received heartbeats that one record carries; the state takes 4 MiB.
 const MAX_CARRY_BYTES: usize = 2 * 1024 * 1024;
-/// Directory entries that are appended at a time, to share syncs.
-const DIRECTORY_APPENDS: usize = 64;
-/// Directory entries that wait for the stream to take them; more are dropped and counted.
-const MAX_DIRECTORY_WAITING: usize = 100_000;
-/// Between two tries of a step that failed.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// After an applied batch nothing came for so long: that it was applied is recorded by itself.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long the last batch may take when the collector stops; its next owner drives it again.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// Whether a day of a batch is in the metrics store.
+/// What is left of a batch beside its rows.
 #[derive(Debug)]
-enum Inserted {
-    Yes,
-    /// Its token's positions are another batch's.
-    Overlaps(String),
+pub(super) struct Batch {
+    inventory: Vec<InventoryWork>,
+    rows: usize,
+    /// What received heartbeats it made, for the record after it.
+    carry: Vec<ReceivedWrite>,
+    /// [`super::owner::Volume::handled`] as of its end.
+    handled_bytes: u64,
+    /// When it was cut, by the wall clock.
+    pub(super) oldest_us: u64,
+}
+
+/// Which devices' rows are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those that have waited long enough, or must not.
+    Due,
+    All,
+    /// Facts only: a successor has the newest values.
+    Facts,
 }
 
 impl Owner<'_> {
-    /// Flushes what was gathered. `all`: also rows that would wait for a later flush.
+    /// Flushes what was gathered: records the batch and begins to insert it. There must be none under way.
+    /// `all`: also rows that would wait for a later flush, and to the end.
     pub(super) async fn flush(&mut self, all: bool) -> Result<(), Halt> {
-        let pending = self.with_core(|core| core.take_pending());
-        self.flushed_us = now_us();
-        let Some(pending) = pending else {
-            self.merge(vec![], all).await?;
-            if now_us().saturating_sub(self.applied_us) > IDLE.as_micros() as u64 {
-                self.record_applied().await?;
+        let gathered_us = std::mem::replace(&mut self.flushed_us, now_us());
+        match self.with_core(LaneCore::take_pending) {
+            Some(pending) => self.begin(pending, gathered_us).await?,
+            None if all => {}
+            None => {
+                self.merge(vec![], Which::Due).await?;
+                if now_us().saturating_sub(self.applied_us) > IDLE.as_micros() as u64 {
+                    self.record_applied().await?;
+                }
             }
-            return Ok(());
+        }
+        if all {
+            self.finish(Which::Due).await?;
+            self.merge(vec![], Which::All).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing behind: flushes, records that it was applied, gives the lane back. What cannot be
+    /// finished is left to the next owner, who may take the lane at once all the same.
+    pub(super) async fn stop(&mut self) {
+        let finish = async {
+            self.finish(Which::Due).await?;
+            self.flush(true).await?;
+            self.record_applied().await
         };
+        let finished = tokio::time::timeout(STOP_WAIT, Box::pin(finish)).await;
+        if !matches!(finished, Ok(Ok(()))) {
+            tracing::warn!(lane = %self.deps.shared.lane, ?finished, "the last batch is left to the next owner");
+        }
+        if self.check_fence().is_ok() {
+            let released = bounded(STOP_WAIT, self.record.release(self.lease.clone())).await;
+            if let Err(error) = released {
+                tracing::warn!(lane = %self.deps.shared.lane, %error, "the lane stays leased until its lease ends");
+            }
+        }
+    }
+
+    /// Records a batch and begins to insert it. `gathered_us`: since when it was gathered.
+    async fn begin(&mut self, pending: Pending, gathered_us: u64) -> Result<(), Halt> {
         let mut days: Vec<u32> = pending.days.iter().map(|rows| rows.day).collect();
         days.sort_unstable();
         let boundary = LaneBoundary {
@@ -71,42 +114,144 @@ impl Owner<'_> {
             encoder_version: ENCODER_VERSION,
             applied_through: self.boundary.last,
         };
+        // As of this batch, before the core goes on.
+        let carry = self.prepare_carry(pending.last);
         self.record_boundary(boundary).await?;
         self.trim().await;
-        self.apply(pending, all).await
+        self.insert(pending, carry, gathered_us);
+        Ok(())
+    }
+
+    /// Begins to insert the recorded batch.
+    pub(super) fn insert(&mut self, pending: Pending, carry: Vec<ReceivedWrite>, gathered_us: u64) {
+        let mut days = Vec::new();
+        for rows in &pending.days {
+            if self.boundary.days.contains(&rows.day) {
+                days.push((self.token(rows.day), Arc::new(rows.freeze())));
+            } else {
+                tracing::error!(day = rows.day, "a batch driven again has rows of a day that was not recorded");
+            }
+        }
+        let batch = Batch {
+            inventory: pending.inventory,
+            rows: pending.rows,
+            carry,
+            handled_bytes: self.volume.handled,
+            oldest_us: gathered_us,
+        };
+        self.inserting = Some(Inserting::new(self.deps.clone(), batch, days));
+    }
+
+    /// Waits for the batch under way, if there is one, and for everything that comes of it.
+    async fn finish(&mut self, which: Which) -> Result<(), Halt> {
+        while self.inserting.is_some() {
+            let end = ended(&mut self.inserting).await;
+            self.end(end, which).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Owner::finish`] to the end of an ownership's beginning.
+    pub(super) async fn finish_driving_again(&mut self) -> Result<(), Halt> {
+        while self.inserting.is_some() {
+            let end = tokio::select! {
+                () = self.deps.stop.cancelled() => return Err(Halt::Stopped),
+                end = ended(&mut self.inserting) => Some(end),
+                () = tokio::time::sleep(super::TICK) => None,
+            };
+            match end {
+                Some(end) => self.end(end, Which::Due).await?,
+                None => self.keep_lease().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch under way has ended.
+    pub(super) async fn inserted(&mut self, end: End) -> Result<(), Halt> {
+        self.end(end, Which::Due).await
+    }
+
+    async fn end(&mut self, end: End, which: Which) -> Result<(), Halt> {
+        let Some(Inserting { batch, .. }) = self.inserting.take() else { return Ok(()) };
+        match end {
+            End::Inserted => self.apply(batch, which).await,
+            End::Overlaps { token, left } => {
+                self.begin_generation(&token).await?;
+                let again = |(token, frozen): Day| (self.token(token.day), frozen);
+                let days = left.into_iter().map(again).collect();
+                self.inserting = Some(Inserting::new(self.deps.clone(), batch, days));
+                Ok(())
+            }
+            End::Fenced => Err(Halt::Lost),
+            End::Failed(error) => Err(Halt::Failed(error)),
+        }
+    }
+
+    /// What comes of a batch whose rows are inserted.
+    async fn apply(&mut self, batch: Batch, which: Which) -> Result<(), Halt> {
+        metrics::counter!("breeze_collector_rows_total").increment(batch.rows as u64);
+        let (sections, pushes) = self.apply_inventory(batch.inventory).await?;
+        self.merge(sections, which).await?;
+        self.send(pushes);
+        self.applied_us = now_us();
+        self.volume.applied = batch.handled_bytes;
+        self.carry = batch.carry;
+        Ok(())
     }
 
     /// Records a boundary with what is to be carried; only then does it count here.
-    async fn record_boundary(&mut self, boundary: LaneBoundary) -> Result<(), Halt> {
+    pub(super) async fn record_boundary(&mut self, boundary: LaneBoundary) -> Result<(), Halt> {
         if self.carry.is_empty() {
             self.carry.push(ReceivedWrite::default());
         }
         while !self.carry.is_empty() {
             let is_last = self.carry.len() == 1;
-            let recorded = loop {
-                self.check_fence()?;
-                let target = if is_last { &boundary } else { &self.boundary };
-                match self.record.record(&self.lease, target, &self.carry[0]).await {
-                    Ok(recorded) => break recorded,
-                    Err(error) if error.is_definite() && !matches!(error, StateError::Invalid(_)) => {
-                        self.wait_after(&error, BACKOFF_FIRST).await?;
-                    }
-                    // It may have happened: only the record itself can tell.
-                    Err(error) => return Err(anyhow::Error::from(error).context("recording a batch").into()),
-                }
-            };
-            match recorded {
-                Recorded::Yes => drop(self.carry.remove(0)),
-                Recorded::Lost => return Err(Halt::Lost),
-            }
+            let target = if is_last { boundary.clone() } else { self.boundary.clone() };
+            self.record_part(&target).await?;
+            self.carry.remove(0);
         }
         self.boundary = boundary;
         Ok(())
     }
 
+    /// All that the next boundary carries but the last part.
+    pub(super) async fn record_first_parts(&mut self) -> Result<ReceivedWrite, Halt> {
+        while self.carry.len() > 1 {
+            let target = self.boundary.clone();
+            self.record_part(&target).await?;
+            self.carry.remove(0);
+        }
+        Ok(self.carry.pop().unwrap_or_default())
+    }
+
+    /// Until it is known to be recorded, or the lease runs out: a commit that may have happened is
+    /// made again, which tells.
+    async fn record_part(&mut self, target: &LaneBoundary) -> Result<(), Halt> {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            self.check_fence()?;
+            let recorded = self.record.record(&self.lease, self.at, target, &self.carry[0]);
+            match bounded(self.call_time(), recorded).await {
+                Ok(Recorded::Yes(at)) => {
+                    self.at = at;
+                    return Ok(());
+                }
+                Ok(Recorded::Lost) => return Err(Halt::Lost),
+                Err(error @ (StateError::Full { .. } | StateError::Unavailable(_))) => {
+                    self.wait_after(&error, backoff).await?;
+                    backoff = (backoff * 2).min(BACKOFF_MOST);
+                }
+                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_))) => {
+                    return Err(anyhow::Error::from(error).context("recording a batch").into());
+                }
+            }
+        }
+    }
+
     /// Records that the last batch was applied, and lets go of it.
     pub(super) async fn record_applied(&mut self) -> Result<(), Halt> {
-        if self.boundary.applied_through < self.boundary.last {
+        if self.inserting.is_none() && self.boundary.applied_through < self.boundary.last {
             let boundary = LaneBoundary { applied_through: self.boundary.last, ..self.boundary.clone() };
             self.record_boundary(boundary).await?;
             self.trim().await;
@@ -114,34 +259,23 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// The stream keeps what is not recorded as applied. A trim that fails is made up by the next.
-    async fn trim(&self) {
-        if let Err(error) = self.deps.bus.trim(&self.stream, self.boundary.applied_through + 1).await {
+    /// The stream keeps what is not recorded as applied, and for a moment what a successor has still to
+    /// read. A trim that fails is made up by the next.
+    async fn trim(&mut self) {
+        let mut before = self.boundary.applied_through + 1;
+        if let Some(hold) = &self.trim_hold {
+            if hold.is_over() {
+                self.trim_hold = None;
+            } else {
+                before = before.min(hold.position + 1);
+            }
+        }
+        if !self.deps.shared.is_owned() {
+            return;
+        }
+        if let Err(error) = self.deps.bus.trim(&self.stream, before).await {
             tracing::debug!(stream = self.stream, %error, "not trimmed");
         }
-    }
-
-    /// Inserts a recorded batch and everything that comes of it.
-    pub(super) async fn apply(&mut self, pending: Pending, all: bool) -> Result<(), Halt> {
-        for rows in &pending.days {
-            if !self.boundary.days.contains(&rows.day) {
-                tracing::error!(day = rows.day, "a batch driven again has rows of a day that was not recorded");
-                continue;
-            }
-            let frozen = rows.freeze();
-            while let Inserted::Overlaps(token) = self.append(&self.token(rows.day), &frozen).await? {
-                self.begin_generation(&token).await?;
-            }
-        }
-        metrics::counter!("breeze_collector_rows_total").increment(pending.rows as u64);
-        let (sections, pushes) = self.apply_inventory(pending.inventory).await?;
-        self.merge(sections, all).await?;
-        for push in pushes {
-            self.deps.pusher.send(push);
-        }
-        self.applied_us = now_us();
-        self.prepare_carry();
-        Ok(())
     }
 
     fn token(&self, day: u32) -> InsertToken {
@@ -153,14 +287,15 @@ impl Owner<'_> {
         InsertToken { stream, first: self.boundary.first, last: self.boundary.last, day }
     }
 
-    /// What the next record carries, as of the batch that was just applied.
-    pub(super) fn prepare_carry(&mut self) {
-        let through = self.boundary.last;
+    /// What the record after a batch's application carries: the core must not have gone beyond `through`,
+    /// the batch's end.
+    pub(super) fn prepare_carry(&mut self, through: u64) -> Vec<ReceivedWrite> {
         let (parts, shards) = self.with_core(|core| core.take_received(through));
         let ids: Vec<_> = parts.iter().map(|(part, _)| (through, *part)).collect();
         self.snapshots.dirty.extend(shards);
         let (snapshots, forget) = self.snapshots.next(through);
         self.snapshots.add_deltas(ids);
+        let mut carry = Vec::new();
         let mut last = ReceivedWrite { forget, ..ReceivedWrite::default() };
         let mut bytes = 0;
         let mut snapshots = snapshots.into_iter();
@@ -178,12 +313,13 @@ impl Owner<'_> {
             bytes += set.encoded_len();
             if bytes > MAX_CARRY_BYTES {
                 // Shards' rows must come with the boundary that they are as of; deltas may come before.
-                self.carry.push(ReceivedWrite { deltas: vec![(part, set)], ..ReceivedWrite::default() });
+                carry.push(ReceivedWrite { deltas: vec![(part, set)], ..ReceivedWrite::default() });
             } else {
                 last.deltas.push((part, set));
             }
         }
-        self.carry.push(last);
+        carry.push(last);
+        carry
     }
 
     // ---- inventory ----
@@ -192,6 +328,7 @@ impl Owner<'_> {
         &mut self,
         works: Vec<InventoryWork>,
     ) -> Result<(Vec<(DeviceId, StoredSection)>, Vec<crate::core::Push>), Halt> {
+        let through = self.boundary.last;
         let mut held: HashMap<(u32, InventorySection), Option<StoredSection>> = HashMap::new();
         let mut changed = HashMap::new();
         let mut pushes = Vec::new();
@@ -212,7 +349,7 @@ impl Owner<'_> {
             work.document.section = document.section;
             match inventory::apply(base.as_ref(), document, work.received_us) {
                 Applied::Changed(stored) if section_row(device, 0, &stored).is_some() => {
-                    self.with_core(|core| core.handle_section(work.device, &stored));
+                    self.with_core(|core| core.handle_section(work.device, &stored, through));
                     *base = Some(*stored);
                     changed.insert(which, device);
                 }
@@ -221,7 +358,7 @@ impl Owner<'_> {
                 Applied::Held => {
                     // Also when a crash came between the section's merge and the facts'.
                     if let Some(stored) = base.as_ref() {
-                        self.with_core(|core| core.handle_section(work.device, stored));
+                        self.with_core(|core| core.handle_section(work.device, stored, through));
                     }
                 }
                 Applied::OtherBase => metrics::counter!("breeze_collector_inventory_other_base_total").increment(1),
@@ -234,15 +371,42 @@ impl Owner<'_> {
 
     // ---- merges ----
 
+    /// Merges rows that have waited long enough.
+    pub(super) async fn merge_due(&mut self) -> Result<(), Halt> {
+        self.merge(vec![], Which::Due).await
+    }
+
+    /// Finishes everything for a successor, which has the newest values itself. Whether it came to that
+    /// within `time`; the lane is worked on otherwise.
+    pub(super) async fn finish_for_successor(&mut self, time: Duration) -> Result<bool, Halt> {
+        if let Some(pending) = self.with_core(LaneCore::take_pending) {
+            self.begin(pending, now_us()).await?;
+        }
+        let until = tokio::time::Instant::now() + time;
+        while self.inserting.is_some() {
+            match tokio::time::timeout_at(until, ended(&mut self.inserting)).await {
+                Ok(end) => self.end(end, Which::Facts).await?,
+                Err(_) => return Ok(false),
+            }
+        }
+        self.merge(vec![], Which::Facts).await?;
+        Ok(true)
+    }
+
     /// Merges changed sections and devices' rows, then tells the directory.
-    async fn merge(&mut self, sections: Vec<(DeviceId, StoredSection)>, all: bool) -> Result<(), Halt> {
-        if sections.is_empty() && self.directory.is_empty() && !self.with_core(|core| core.has_merges()) {
+    async fn merge(&mut self, sections: Vec<(DeviceId, StoredSection)>, which: Which) -> Result<(), Halt> {
+        if sections.is_empty() && !self.with_core(|core| core.has_merges()) {
             return Ok(());
         }
         self.writes += 1;
         let version = device_state::version(self.lease.epoch, self.writes);
         let every_us = self.deps.config.latest_interval_ms * 1000;
-        let out = self.with_core(|core| core.take_merges(version, now_us(), every_us, all));
+        let through = self.boundary.last;
+        let out = self.with_core(|core| match which {
+            Which::Due => core.take_merges(version, now_us(), every_us, false, through),
+            Which::All => core.take_merges(version, now_us(), every_us, true, through),
+            Which::Facts => core.take_facts(version, through),
+        });
         let mut merges: Vec<Merge> =
             sections.iter().filter_map(|(device, section)| section_row(*device, version, section)).collect();
         merges.extend(out.merges);
@@ -250,37 +414,9 @@ impl Owner<'_> {
             let state = self.deps.state.clone();
             self.persist_state("merging device state", || state.merge(chunk.clone())).await?;
         }
-        for change in out.directory {
-            if self.directory.len() >= MAX_DIRECTORY_WAITING {
-                metrics::counter!("breeze_collector_directory_dropped_total").increment(1);
-                continue;
-            }
-            self.directory.push_back(change.encode_to_vec().into());
-        }
-        self.tell_directory().await;
+        let changes = out.directory.iter().map(|change| Bytes::from(change.encode_to_vec()));
+        self.deps.directory.tell(changes.collect()).await;
         Ok(())
-    }
-
-    /// Appends to the directory stream; what it does not take now is tried again with the next flush.
-    async fn tell_directory(&mut self) {
-        let bus = &self.deps.bus;
-        let append = |payload: Bytes| async move {
-            let result = bus.append(DIRECTORY_STREAM, "", payload.clone()).await;
-            (payload, result)
-        };
-        let waiting = std::mem::take(&mut self.directory);
-        let mut results = stream::iter(waiting).map(append).buffer_unordered(DIRECTORY_APPENDS);
-        let mut failed = VecDeque::new();
-        while let Some((payload, result)) = results.next().await {
-            if let Err(error) = result {
-                if failed.is_empty() {
-                    tracing::warn!(%error, "the directory stream does not take a change; it is tried again");
-                }
-                failed.push_back(payload);
-            }
-        }
-        drop(results);
-        self.directory = failed;
     }
 
     // ---- stores that fail ----
@@ -292,7 +428,7 @@ impl Owner<'_> {
         let mut backoff = BACKOFF_FIRST;
         loop {
             self.check_fence()?;
-            match step().await {
+            match bounded(self.call_time(), step()).await {
                 Ok(done) => return Ok(done),
                 Err(error @ (StateError::Full { .. } | StateError::Unavailable(_))) => {
                     self.wait_after(&error, backoff).await?;
@@ -300,25 +436,6 @@ impl Owner<'_> {
                 }
                 Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_))) => {
                     return Err(anyhow::Error::from(error).context(what).into());
-                }
-            }
-        }
-    }
-
-    async fn append(&mut self, token: &InsertToken, batch: &FrozenBatch) -> Result<Inserted, Halt> {
-        let metrics = self.deps.metrics.clone();
-        let mut backoff = BACKOFF_FIRST;
-        loop {
-            self.check_fence()?;
-            match metrics.append(token, batch).await {
-                Ok(_) => return Ok(Inserted::Yes),
-                Err(error @ (MetricsError::Full { .. } | MetricsError::Unavailable(_))) => {
-                    self.wait_after(&error, backoff).await?;
-                    backoff = (backoff * 2).min(BACKOFF_MOST);
-                }
-                Err(MetricsError::Overlap(token)) => return Ok(Inserted::Overlaps(token)),
-                Err(error @ (MetricsError::Invalid(_) | MetricsError::Corrupt(_))) => {
-                    return Err(anyhow::Error::from(error).context("appending to the metrics store").into());
                 }
             }
         }
@@ -344,7 +461,7 @@ impl Owner<'_> {
     /// the next owner.
     async fn wait_after(&mut self, error: &(dyn std::error::Error + Sync), backoff: Duration) -> Result<(), Halt> {
         metrics::counter!("breeze_collector_store_retries_total").increment(1);
-        tracing::warn!(lane = %self.deps.shared.lane, %error, "a store does not take a batch; trying again");
+        tracing::warn!(lane = %self.deps.shared.lane, %error, "the state store does not answer; trying again");
         self.deps.shared.status.lock().trouble = error.to_string();
         tokio::select! {
             () = self.deps.stop.cancelled() => return Err(Halt::Stopped),

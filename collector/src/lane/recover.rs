@@ -1,15 +1,22 @@
-//! Taking a lane over: the lease, the record, the devices' rows, and the batch that was recorded and
-//! perhaps not inserted.
+//! Taking a lane over from its record: the lease, what was received, the devices' rows, and the batch
+//! that was recorded and perhaps not inserted.
 
-use super::{Halt, LaneDeps, Owner, READ_BYTES, RETRY, Snapshots};
+use super::{
+    Halt, LaneDeps, READ_BYTES, RETRY,
+    giving::{self, Ask},
+    insert::bounded,
+    owner::{Owner, Start},
+    shadow::{self, Followed},
+    snapshots::Snapshots,
+};
 use crate::{
     clock::{boot_us, now_us},
     core::{Drive, Effects, LaneCore, pending::ENCODER_VERSION},
+    members::Plan,
 };
 use anyhow::{Context as _, bail};
 use breeze_proto::{
     shard::{LaneCount, SHARDS, Shard},
-    subject,
     v1::LaneBoundary,
 };
 use breeze_store::{
@@ -22,43 +29,87 @@ use breeze_store::{
         leases::{Acquired, Lease},
     },
 };
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Shards whose rows one commit rewrites when a stream has started over.
 const SHARDS_PER_COMMIT: usize = 16;
+/// Collectors that wait for the same lease to end do not all try at once.
+const JITTER_MS: u64 = 200;
 
-/// Waits for the lease and makes everything as the former owner left it.
-pub(super) async fn take_over(deps: &LaneDeps) -> Result<Owner<'_>, Halt> {
-    let lane = deps.shared.lane;
+/// How waiting for a lane ended.
+pub(super) enum Taken<'a> {
+    Owned(Box<Owner<'a>>, mpsc::Sender<Ask>),
+    NotMine,
+}
+
+/// Waits for the lane: free, it is loaded from its record; owned by a collector that is there, it is
+/// followed and handed over.
+pub(super) async fn take_over(deps: &LaneDeps) -> Result<Taken<'_>, Halt> {
     fix_lane_count(deps).await?;
-    let record = LaneRecord::new(deps.state.clone(), &deps.config.region, lane);
-    let (lease, lease_until_boot_us) = acquire(deps, &record).await?;
+    let record = deps.record();
+    let was_mine = deps.plan() == Plan::Mine;
+    loop {
+        let (boot, now_ms) = (boot_us(), now_us() / 1000);
+        let until_ms = now_ms + deps.config.lease_ms;
+        let wait = Duration::from_millis(deps.config.lease_ms / 3);
+        let acquired = bounded(wait, record.acquire(&deps.config.id, until_ms, now_ms)).await;
+        let (holder, until_ms) = match acquired.context("acquiring the lane")? {
+            Acquired::Yes(lease) => {
+                deps.shared.set_fence(boot + deps.config.lease_ms * 1000);
+                let (owner, asks) = load_owner(deps, record, lease).await?;
+                return Ok(Taken::Owned(Box::new(owner), asks));
+            }
+            Acquired::Held { holder, until_ms } => (String::from_utf8_lossy(&holder).into_owned(), until_ms),
+        };
+        if deps.shares.is_there(&holder) && holder != deps.config.id {
+            deps.shared.status.lock().trouble.clear();
+            match shadow::follow(deps).await {
+                Ok(Followed::Owned(owner, asks)) => return Ok(Taken::Owned(owner, asks)),
+                Ok(Followed::NotMine) => return Ok(Taken::NotMine),
+                Err(Halt::Failed(error)) => {
+                    deps.shared.set_fence(0);
+                    metrics::counter!("breeze_collector_lanes_not_followed_total").increment(1);
+                    tracing::debug!(lane = %deps.shared.lane, error = format!("{error:#}"), "the lane is not followed");
+                    super::pause(deps, RETRY / 5).await;
+                }
+                Err(halt) => return Err(halt),
+            }
+        } else {
+            "another collector owns the lane".clone_into(&mut deps.shared.status.lock().trouble);
+            let wait = Duration::from_millis(until_ms.saturating_sub(now_ms)).clamp(RETRY / 5, RETRY * 2);
+            super::pause(deps, wait + Duration::from_millis(rand::random_range(0..JITTER_MS))).await;
+        }
+        if deps.stop.is_cancelled() {
+            return Err(Halt::Stopped);
+        }
+        if (deps.plan() == Plan::Mine) != was_mine {
+            return Ok(Taken::NotMine);
+        }
+    }
+}
+
+/// Makes everything as the former owner left it.
+async fn load_owner(
+    deps: &LaneDeps,
+    record: LaneRecord,
+    mut lease: Lease,
+) -> Result<(Owner<'_>, mpsc::Sender<Ask>), Halt> {
     let recovered = record.recover().await.context("reading the lane's record")?;
-    let core = load(deps, &recovered).await?;
+    let core = load(deps, &recovered, &record, &mut lease).await?;
     *deps.shared.core.lock() = Some(core);
-    let mut owner = Owner {
-        deps,
-        stream: subject::lane_stream(&deps.config.region, lane),
-        record,
-        lease,
-        lease_until_boot_us,
-        handled: recovered.boundary.last,
-        boundary: recovered.boundary,
-        carry: vec![],
-        snapshots: Snapshots { deltas: recovered.deltas.into(), ..Snapshots::default() },
-        writes: 0,
-        directory: VecDeque::new(),
-        applied_us: now_us(),
-        flushed_us: now_us(),
-        ticked_us: 0,
-    };
+    let snapshots = Snapshots::new(recovered.deltas.into());
+    let (asks, asked) = giving::channel();
+    let start = Start { record, lease, boundary: recovered.boundary, at: recovered.at, snapshots };
+    let mut owner = Owner::new(deps, start, asked);
     owner.snapshots.dirty = owner.shards_with_devices();
     owner.follow_stream().await?;
     owner.drive_again().await?;
+    owner.seen = owner.handled;
     deps.shared.handled.send_replace(owner.handled);
     deps.shared.status.lock().trouble.clear();
-    tracing::info!(%lane, epoch = owner.lease.epoch, through = owner.handled, "lane taken over");
-    Ok(owner)
+    tracing::info!(lane = %deps.shared.lane, epoch = owner.lease.epoch, through = owner.handled, "lane taken over");
+    Ok((owner, asks))
 }
 
 /// The lanes that the region was begun with are the configured ones, from the first start on.
@@ -75,25 +126,12 @@ async fn fix_lane_count(deps: &LaneDeps) -> Result<(), Halt> {
     }
 }
 
-async fn acquire(deps: &LaneDeps, record: &LaneRecord) -> Result<(Lease, u64), Halt> {
-    loop {
-        let (boot, now_ms) = (boot_us(), now_us() / 1000);
-        let until_ms = now_ms + deps.config.lease_ms;
-        match record.acquire(&deps.config.id, until_ms, now_ms).await.context("acquiring the lane")? {
-            Acquired::Yes(lease) => return Ok((lease, boot + deps.config.lease_ms * 1000)),
-            Acquired::Held { until_ms, .. } => {
-                "another collector owns the lane".clone_into(&mut deps.shared.status.lock().trouble);
-                let wait = Duration::from_millis(until_ms.saturating_sub(now_ms)).clamp(RETRY / 5, RETRY * 2);
-                tokio::select! {
-                    () = deps.stop.cancelled() => return Err(Halt::Stopped),
-                    () = tokio::time::sleep(wait) => {}
-                }
-            }
-        }
-    }
-}
-
-async fn load(deps: &LaneDeps, recovered: &Recovered) -> Result<LaneCore, Halt> {
+async fn load(
+    deps: &LaneDeps,
+    recovered: &Recovered,
+    record: &LaneRecord,
+    lease: &mut Lease,
+) -> Result<LaneCore, Halt> {
     let lanes = LaneCount::new(deps.config.lanes).context("lanes")?;
     let mut core = LaneCore::new(&deps.config.region, deps.config.offline_floor_ms * 1000);
     for device in &recovered.received {
@@ -116,14 +154,28 @@ async fn load(deps: &LaneDeps, recovered: &Recovered) -> Result<LaneCore, Halt> 
         if deps.stop.is_cancelled() {
             return Err(Halt::Stopped);
         }
+        keep_lease(deps, record, lease).await?;
     }
     core.finish_loading(now_us());
     Ok(core)
 }
 
+/// Many devices take longer to load than a lease lasts.
+async fn keep_lease(deps: &LaneDeps, record: &LaneRecord, lease: &mut Lease) -> Result<(), Halt> {
+    let (boot, ttl_us) = (boot_us(), deps.config.lease_ms * 1000);
+    if boot + ttl_us / 2 < deps.shared.fence_us() {
+        return Ok(());
+    }
+    if !record.renew(lease, now_us() / 1000 + deps.config.lease_ms).await.context("prolonging the lease")? {
+        return Err(Halt::Lost);
+    }
+    deps.shared.set_fence(boot + ttl_us);
+    Ok(())
+}
+
 impl Owner<'_> {
     /// All shards that hold anything: their rows may be behind the deltas.
-    fn shards_with_devices(&self) -> std::collections::BTreeSet<Shard> {
+    pub(super) fn shards_with_devices(&self) -> std::collections::BTreeSet<Shard> {
         self.with_core(|core| (0..SHARDS).filter_map(Shard::new).filter(|shard| core.has_received(*shard)).collect())
     }
 
@@ -148,16 +200,19 @@ impl Owner<'_> {
             self.record_or_lose(&boundary, &write).await?;
         }
         let boundary = LaneBoundary { generation: self.boundary.generation + 1, ..LaneBoundary::default() };
-        let forget = std::mem::take(&mut self.snapshots.deltas).into();
+        let forget = self.snapshots.take_deltas();
         self.record_or_lose(&boundary, &ReceivedWrite { forget, ..ReceivedWrite::default() }).await?;
         self.boundary = boundary;
         self.handled = 0;
         Ok(())
     }
 
-    async fn record_or_lose(&self, boundary: &LaneBoundary, write: &ReceivedWrite) -> Result<(), Halt> {
-        match self.record.record(&self.lease, boundary, write).await.context("recording")? {
-            Recorded::Yes => Ok(()),
+    async fn record_or_lose(&mut self, boundary: &LaneBoundary, write: &ReceivedWrite) -> Result<(), Halt> {
+        match self.record.record(&self.lease, self.at, boundary, write).await.context("recording")? {
+            Recorded::Yes(at) => {
+                self.at = at;
+                Ok(())
+            }
             Recorded::Lost => Err(Halt::Lost),
         }
     }
@@ -189,7 +244,9 @@ impl Owner<'_> {
         let pending = self.with_core(LaneCore::take_pending).context("a recorded batch is empty")?;
         metrics::counter!("breeze_collector_batches_driven_again_total").increment(1);
         tracing::info!(stream = self.stream, first, last, rows = pending.rows, "driving a recorded batch again");
-        self.apply(pending, false).await
+        let carry = self.prepare_carry(last);
+        self.insert(pending, carry, now_us());
+        self.finish_driving_again().await
     }
 }
 

@@ -75,6 +75,7 @@ pub struct LaneRecord {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
     pub boundary: LaneBoundary,
+    pub at: BoundaryAt,
     /// As of `boundary.applied_through`.
     pub received: Vec<ReceivedDevice>,
     /// The deltas that are stored, ascending.
@@ -94,11 +95,16 @@ pub struct ReceivedWrite {
     pub forget: Vec<DeltaId>,
 }
 
+/// Which writing of the boundary's row is known: the next must follow it, so that a commit that a
+/// database carries out late cannot bring an older boundary back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BoundaryAt(Option<u64>);
+
 /// Whether a commit was the owner's to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Recorded {
-    Yes,
+    Yes(BoundaryAt),
     /// Another owner has taken the lane: stop at once.
     Lost,
 }
@@ -118,12 +124,12 @@ impl LaneRecord {
         self.leases.acquire(&self.partition, owner.as_bytes(), until_ms, now_ms).await
     }
 
-    /// Prolongs the lease; `Lost` when it is somebody else's.
+    /// Prolongs the lease; `false` when it is somebody else's.
     ///
     /// # Errors
     /// Of the state.
-    pub async fn renew(&self, lease: &mut Lease, until_ms: u64) -> Result<Recorded, StateError> {
-        Ok(if self.leases.renew(lease, until_ms).await? { Recorded::Yes } else { Recorded::Lost })
+    pub async fn renew(&self, lease: &mut Lease, until_ms: u64) -> Result<bool, StateError> {
+        self.leases.renew(lease, until_ms).await
     }
 
     /// Gives the lane back.
@@ -146,10 +152,10 @@ impl LaneRecord {
     ///
     /// # Errors
     /// Of the state; [`StateError::Corrupt`] for a row that does not decode.
-    pub async fn boundary(&self) -> Result<LaneBoundary, StateError> {
+    pub async fn boundary(&self) -> Result<(LaneBoundary, BoundaryAt), StateError> {
         match self.state.get(LANES.into(), &self.partition, BOUNDARY).await? {
-            Some(row) => decode(&row.value),
-            None => Ok(LaneBoundary::default()),
+            Some(row) => Ok((decode(&row.value)?, BoundaryAt(Some(row.version)))),
+            None => Ok((LaneBoundary::default(), BoundaryAt(None))),
         }
     }
 
@@ -168,7 +174,7 @@ impl LaneRecord {
     /// # Errors
     /// Of the state; [`StateError::Corrupt`] for a row that does not decode.
     pub async fn recover(&self) -> Result<Recovered, StateError> {
-        let boundary = self.boundary().await?;
+        let (boundary, at) = self.boundary().await?;
         let mut devices: HashMap<Bytes, (u64, ReceivedDevice)> = HashMap::new();
         let mut lay = |set: ReceivedSet| {
             for device in set.devices {
@@ -189,7 +195,7 @@ impl LaneRecord {
                 lay(decode(&value)?);
             }
         }
-        Ok(Recovered { boundary, received: devices.into_values().map(|(_, device)| device).collect(), deltas })
+        Ok(Recovered { boundary, at, received: devices.into_values().map(|(_, device)| device).collect(), deltas })
     }
 
     async fn scan(&self, from: &'static [u8], to: &'static [u8]) -> Result<Vec<(Bytes, Bytes)>, StateError> {
@@ -209,39 +215,66 @@ impl LaneRecord {
     }
 
     /// Records a boundary and what was received up to its `applied_through`, if the lane is still
-    /// the lease's.
+    /// the lease's. `at`: the boundary's row as it is known. The same call may be repeated after an error.
     ///
     /// # Errors
-    /// Of the state. Unless the error is definite, it may have happened: recover before going on.
+    /// Of the state. Unless the error is definite, it may have happened; repeated, it tells.
     pub async fn record(
         &self,
         lease: &Lease,
+        at: BoundaryAt,
         boundary: &LaneBoundary,
         received: &ReceivedWrite,
     ) -> Result<Recorded, StateError> {
-        self.commit(self.record_commit(lease, boundary, received)).await
+        let commit = self.record_commit(lease, at, boundary, received);
+        match self.state.commit(commit).await? {
+            CommitOutcome::Applied { version } => Ok(Recorded::Yes(BoundaryAt(Some(version)))),
+            CommitOutcome::Conflict { rows, .. } if lease.is_held_in(&rows) => {
+                // Nobody else writes under this lease: an earlier attempt did it.
+                let row = rows.iter().find(|row| row.key == BOUNDARY);
+                let row = row.ok_or_else(|| StateError::Corrupt("a lane's boundary is gone".into()))?;
+                if decode::<LaneBoundary>(&row.value)? != *boundary {
+                    return Err(StateError::Corrupt("a lane's boundary is not the owner's".into()));
+                }
+                Ok(Recorded::Yes(BoundaryAt(Some(row.version))))
+            }
+            CommitOutcome::Conflict { .. } => Ok(Recorded::Lost),
+        }
     }
 
     /// Records as [`LaneRecord::record`] does and hands the lane to `to` in one: nobody else can take it
-    /// before `until_ms`.
+    /// before `until_ms`. Whether it was the owner's to give.
     ///
     /// # Errors
-    /// As [`LaneRecord::record`].
+    /// Of the state. After one that is not definite the lane may be given away.
     pub async fn hand_over(
         &self,
         lease: &Lease,
-        boundary: &LaneBoundary,
-        received: &ReceivedWrite,
+        at: BoundaryAt,
+        (boundary, received): (&LaneBoundary, &ReceivedWrite),
         to: &str,
         until_ms: u64,
-    ) -> Result<Recorded, StateError> {
-        let commit = self.record_commit(lease, boundary, received);
-        self.commit(Leases::hand_over(commit, lease, to.as_bytes(), until_ms)).await
+    ) -> Result<bool, StateError> {
+        let commit = self.record_commit(lease, at, boundary, received);
+        let commit = Leases::hand_over(commit, lease, to.as_bytes(), until_ms);
+        Ok(matches!(self.state.commit(commit).await?, CommitOutcome::Applied { .. }))
     }
 
-    fn record_commit(&self, lease: &Lease, boundary: &LaneBoundary, received: &ReceivedWrite) -> Commit {
-        let mut commit =
-            Commit::new(LANES, self.partition.clone()).assert(lease.fence()).put(BOUNDARY, boundary.encode_to_vec());
+    fn record_commit(
+        &self,
+        lease: &Lease,
+        at: BoundaryAt,
+        boundary: &LaneBoundary,
+        received: &ReceivedWrite,
+    ) -> Commit {
+        let known = match at.0 {
+            Some(version) => Assert::Version(Bytes::from_static(BOUNDARY), version),
+            None => Assert::Absent(Bytes::from_static(BOUNDARY)),
+        };
+        let mut commit = Commit::new(LANES, self.partition.clone())
+            .assert(lease.fence())
+            .assert(known)
+            .put(BOUNDARY, boundary.encode_to_vec());
         for (part, delta) in &received.deltas {
             commit = commit.put(delta_key((delta.through, *part)), delta.encode_to_vec());
         }
@@ -252,13 +285,6 @@ impl LaneRecord {
             commit = commit.delete(delta_key(*delta));
         }
         commit
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Recorded, StateError> {
-        Ok(match self.state.commit(commit).await? {
-            CommitOutcome::Applied { .. } => Recorded::Yes,
-            CommitOutcome::Conflict { .. } => Recorded::Lost,
-        })
     }
 }
 
@@ -330,8 +356,12 @@ mod tests {
                 forget: vec![(6, 0)],
             },
         ];
+        let mut at = BoundaryAt::default();
         for write in &writes {
-            assert_eq!(lane.record(&lease, &boundary, write).await.expect("records"), Recorded::Yes);
+            match lane.record(&lease, at, &boundary, write).await.expect("records") {
+                Recorded::Yes(now) => at = now,
+                Recorded::Lost => panic!("lost"),
+            }
         }
         let mut recovered = lane.recover().await.expect("recovers");
         recovered.received.sort_by_key(|device| device.device_id.clone());
@@ -356,9 +386,15 @@ mod tests {
         let second = take(&lane, "b", 200).await;
         assert!(second.epoch > first.epoch);
         let (boundary, nothing) = (LaneBoundary { last: 5, ..LaneBoundary::default() }, ReceivedWrite::default());
-        assert_eq!(lane.record(&first, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
-        assert_eq!(lane.renew(&mut first, 900).await.expect("answers"), Recorded::Lost);
-        assert_eq!(lane.record(&second, &boundary, &nothing).await.expect("answers"), Recorded::Yes);
+        let at = BoundaryAt::default();
+        assert_eq!(lane.record(&first, at, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
+        assert!(!lane.renew(&mut first, 900).await.expect("answers"));
+        let Recorded::Yes(now) = lane.record(&second, at, &boundary, &nothing).await.expect("answers") else {
+            panic!("lost");
+        };
+        assert_eq!(lane.record(&second, at, &boundary, &nothing).await.expect("answers"), Recorded::Yes(now), "again");
+        let other = LaneBoundary { last: 4, ..LaneBoundary::default() };
+        assert!(lane.record(&second, at, &other, &nothing).await.is_err(), "late");
         lane.release(second).await.expect("releases");
         let _ = take(&lane, "c", 210).await;
     }
@@ -369,13 +405,14 @@ mod tests {
         let first = take(&lane, "a", 0).await;
         let (boundary, nothing) = (LaneBoundary { last: 5, ..LaneBoundary::default() }, ReceivedWrite::default());
         let delta = ReceivedWrite { deltas: vec![(0, set(5, vec![received(1, 5)]))], ..ReceivedWrite::default() };
-        assert_eq!(lane.hand_over(&first, &boundary, &delta, "b", 500).await.expect("records"), Recorded::Yes);
+        let at = BoundaryAt::default();
+        assert!(lane.hand_over(&first, at, (&boundary, &delta), "b", 500).await.expect("records"));
         assert_eq!(lane.holder().await.expect("reads"), Some((Bytes::from_static(b"b"), 500)));
         assert!(matches!(lane.acquire("a", 600, 200).await, Ok(Acquired::Held { .. })), "also not by who had it");
-        assert_eq!(lane.record(&first, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
+        assert_eq!(lane.record(&first, at, &boundary, &nothing).await.expect("answers"), Recorded::Lost);
         let second = take(&lane, "b", 200).await;
         assert!(second.epoch > first.epoch);
-        assert_eq!(lane.boundary().await.expect("reads"), boundary);
+        assert_eq!(lane.boundary().await.expect("reads").0, boundary);
         assert_eq!(lane.deltas(4).await.expect("reads"), [(5, 0)]);
         assert_eq!(lane.deltas(5).await.expect("reads"), []);
     }

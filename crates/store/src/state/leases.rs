@@ -35,6 +35,12 @@ impl Lease {
     pub fn fence(&self) -> Assert {
         Assert::Version(Bytes::from_static(HELD), self.version)
     }
+
+    /// Whether the rows of a commit's conflict say that the lease is still held.
+    #[must_use]
+    pub fn is_held_in(&self, rows: &[Row]) -> bool {
+        rows.iter().any(|row| row.key == HELD && row.version == self.version)
+    }
 }
 
 /// What became of an attempt to acquire.
