@@ -2,10 +2,18 @@
 
 #![cfg(feature = "servers")]
 
-use breeze_testkit::servers::{
-    Cassandra, ClickHouse, Nats, Tools,
-    clickhouse::{self, Faults},
-    nats, skip,
+use breeze_testkit::{
+    deployment::Link,
+    servers::{
+        Cassandra, ClickHouse, Nats, Tools,
+        clickhouse::{self, Faults},
+        nats, skip,
+    },
+};
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
 };
 
 fn tools() -> Option<Tools> {
@@ -68,4 +76,31 @@ fn cassandra_forms_two_datacenters_and_comes_back() -> anyhow::Result<()> {
     let node = nodes.last_mut().expect("two nodes");
     node.process.kill();
     node.restart()
+}
+
+#[test]
+fn a_link_that_is_cut_ends_connections_and_heals() -> anyhow::Result<()> {
+    let echo = TcpListener::bind("127.0.0.1:0")?;
+    let link = Link::to(echo.local_addr()?)?;
+    thread::spawn(move || {
+        for mut stream in echo.incoming().flatten() {
+            thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+            });
+        }
+    });
+    let echoes = |stream: &mut TcpStream| {
+        let mut byte = [0];
+        stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok()
+    };
+    let mut before = TcpStream::connect(link.address())?;
+    assert!(echoes(&mut before));
+    link.cut();
+    assert!(!echoes(&mut before));
+    assert!(!echoes(&mut TcpStream::connect(link.address())?));
+    link.heal();
+    assert!(echoes(&mut TcpStream::connect(link.address())?));
+    assert!(!echoes(&mut before), "what was cut stays cut");
+    Ok(())
 }
