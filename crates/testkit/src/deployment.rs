@@ -125,7 +125,7 @@ impl Deployment {
         let (hub, mut nats, mut links) = plan.start_nats(tools)?;
         plan.write_files()?;
         let first = plan.role_file("control-plane-1");
-        plan.breeze(&["migrate", "--config", &first])?;
+        plan.migrate()?;
 
         let ready_file = folder.join("ready.json");
         let mut control_planes = vec![plan.control_plane(1)?];

@@ -3,7 +3,6 @@
 use super::{Cassandra, ClickHouse, DATABASE, Link, Options, Plan, Role, port};
 use crate::servers::{Nats, Tools, nats::Ports};
 use anyhow::Context;
-use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 /// Lanes of each region.
@@ -48,26 +47,28 @@ impl Plan {
 
     /// Configuration and seeds by `breeze bus-config`, then the hub and the regions behind their links.
     pub(super) fn start_nats(&self, tools: &Tools) -> anyhow::Result<Started> {
-        let node = |name: &str, ports: &Ports, leaf: u16| {
-            json!({
-                "name": name, "host": "127.0.0.1", "client_port": ports.client, "cluster_port": ports.cluster,
-                "leaf_port": leaf, "store_dir": self.folder.join("nats").join(name).join("data"),
-            })
+        let node = |section: &str, name: &str, ports: &Ports| {
+            format!(
+                "[[{section}]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nclient_port = {}\ncluster_port = {}\n\
+                 leaf_port = {}\nstore_dir = \"{}\"\n",
+                ports.client,
+                ports.cluster,
+                ports.leaf,
+                self.folder.join("nats").join(name).join("data").display(),
+            )
         };
-        let collectors = |region: &str| -> Vec<String> {
-            (1..=self.options.collectors).map(|number| format!("{region}-{number}")).collect()
-        };
-        let regions: Vec<Value> = self
-            .regions
-            .iter()
-            .map(|(name, ports)| {
-                let server = node(&format!("nats-{name}"), ports, ports.leaf);
-                json!({ "name": name, "servers": [server], "relays": [format!("{name}-1")], "collectors": collectors(name) })
-            })
-            .collect();
-        let topology = json!({ "hub": [node("nats-hub", &self.hub, self.hub.leaf)], "regions": regions });
-        let file = self.folder.join("bus.json");
-        fs::write(&file, serde_json::to_vec_pretty(&topology)?)?;
+        let mut topology = node("hub", "nats-hub", &self.hub);
+        for (region, ports) in &self.regions {
+            let collectors: Vec<String> =
+                (1..=self.options.collectors).map(|number| format!("{region}-{number}")).collect();
+            let _infallible = write!(
+                topology,
+                "[[regions]]\nname = \"{region}\"\nrelays = [\"{region}-1\"]\ncollectors = {collectors:?}\n{}",
+                node("regions.servers", &format!("nats-{region}"), ports),
+            );
+        }
+        let file = self.folder.join("bus.toml");
+        fs::write(&file, topology)?;
         let bus = self.folder.join("bus");
         self.breeze(&["bus-config", "--topology", &file.display().to_string(), "--out", &bus.display().to_string()])?;
 
@@ -179,20 +180,26 @@ impl Plan {
         ))
     }
 
-    /// The control-plane node of that number; it answers about its health on its API's address.
+    /// Makes what every engine holds, as the user that may.
+    pub(super) fn migrate(&self) -> anyhow::Result<()> {
+        let seed = self.folder.join("bus/migrate.nk").display().to_string();
+        let all = ["migrate", "--bus-nkey", &seed, "--config"];
+        self.breeze(&[all.as_slice(), &[&self.role_file("control-plane-1")]].concat())?;
+        for region in &self.options.regions {
+            let collector = self.role_file(&format!("collector-{region}-1"));
+            self.breeze(&[all.as_slice(), &[&collector, "--only", "bus"]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// The control-plane node of that number.
     pub(super) fn control_plane(&self, number: usize) -> anyhow::Result<Role> {
         let name = format!("control-plane-{number}");
-        let mut words = vec![
-            self.options.programs.join("breeze").into_os_string(),
-            "control-plane".into(),
-            "--config".into(),
-            self.role_file(&name).into(),
-        ];
+        let mut role = self.role(&name, "control-plane")?;
         if number == 1 {
-            words.extend(["--ready-file".into(), self.folder.join("ready.json").into()]);
+            role.process = role.process.with_words(["--ready-file".into(), self.folder.join("ready.json")]);
         }
-        let log = self.folder.join(format!("{name}.log"));
-        Ok(Role::new(&name, words, &log, &self.control_planes[number - 1]))
+        Ok(role)
     }
 
     /// Registers all relays; the fingerprint of the instance's authority.

@@ -40,6 +40,13 @@ impl Process {
         self
     }
 
+    /// With more arguments.
+    #[must_use]
+    pub fn with_words<W: Into<OsString>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.words.extend(words.into_iter().map(Into::into));
+        self
+    }
+
     /// # Errors
     /// If it runs already, or cannot be started.
     pub fn start(&mut self) -> anyhow::Result<()> {
