@@ -4,6 +4,7 @@
 use crate::{
     fleet::Member,
     ledger::{Account, Ledger, Tally},
+    queryable::Watch,
 };
 use anyhow::Context;
 use breeze_agent::transport::Dialer;
@@ -27,13 +28,19 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes that are taken from a stream at once.
 const READ_CHUNK_BYTES: usize = 16 * 1024;
+/// More heartbeats than an agent sends in one load.
+const BEATS_A_STAGE: u32 = 1_000_000;
 
 /// What all agents of a load share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) tally: Tally,
-    pub(crate) ledger: Option<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Told of what is sent, when somebody wants to know when it can be queried.
+    pub(crate) watch: Option<Watch>,
+    /// Of the loads of this run, from zero.
+    pub(crate) stage: u32,
     /// Of all monotonic clocks here.
     pub(crate) started: Instant,
     pub(crate) heartbeat_ms: u32,
@@ -74,8 +81,8 @@ struct Agent {
 ///
 /// # Errors
 /// If the member's documents or certificate are unusable.
-pub(crate) async fn run(shared: Arc<Shared>, member: Member, number: usize) -> anyhow::Result<()> {
-    let mut agent = Agent::new(shared, member, number)?;
+pub(crate) async fn run(shared: Arc<Shared>, member: Arc<Member>, number: usize) -> anyhow::Result<()> {
+    let mut agent = Agent::new(shared, &member, number)?;
     agent.session.handle_timeout(agent.shared.now());
     let stop = agent.shared.stop.clone();
     while !stop.is_cancelled() {
@@ -109,10 +116,11 @@ async fn next_chunk(wire: Option<&mut Wire>) -> anyhow::Result<()> {
 }
 
 impl Agent {
-    fn new(shared: Arc<Shared>, member: Member, number: usize) -> anyhow::Result<Self> {
+    fn new(shared: Arc<Shared>, member: &Member, number: usize) -> anyhow::Result<Self> {
         let Member { identity, documents } = member;
-        let mut rng = StdRng::seed_from_u64(number as u64);
-        let dialer = Dialer::new(&identity, documents.root(), breeze_agent::proxy::ProxySettings::default());
+        // A load is another boot of the machines of the one before, with other numbers of its heartbeats.
+        let mut rng = StdRng::seed_from_u64(number as u64 | u64::from(shared.stage) << 32);
+        let dialer = Dialer::new(identity, documents.root(), breeze_agent::proxy::ProxySettings::default());
         let start = Start {
             identity: Identity {
                 device: identity.device,
@@ -128,7 +136,7 @@ impl Agent {
                     ..HostFacts::default()
                 },
             },
-            documents,
+            documents: documents.clone(),
             revoked: None,
             certificate: identity.validity()?,
             tuning: Tuning { heartbeat_ms: Some(shared.heartbeat_ms), ..Tuning::default() },
@@ -137,7 +145,8 @@ impl Agent {
         let session = Session::new(start, spool, StdRng::from_rng(&mut rng), shared.now());
         let endpoint = shared.endpoints[number % shared.endpoints.len()].clone();
         let account = Account::new(identity.device);
-        Ok(Self { shared, endpoint, dialer, session, wire: None, connecting: None, rng, beats: 0, account })
+        let beats = shared.stage * BEATS_A_STAGE;
+        Ok(Self { shared, endpoint, dialer, session, wire: None, connecting: None, rng, beats, account })
     }
 
     async fn carry_out(&mut self) {
@@ -205,6 +214,10 @@ impl Agent {
         if let Some(agent_frame::Body::Heartbeats(batch)) = &frame.body {
             self.shared.tally.sent.fetch_add(batch.heartbeats.len() as u64, Ordering::Relaxed);
             self.account.sent(batch);
+            if let (Some(watch), [heartbeat]) = (&self.shared.watch, batch.heartbeats.as_slice()) {
+                let value = heartbeat.scalars.map_or(0, |scalars| scalars.process_count);
+                watch.sent(self.account.device(), value);
+            }
         }
         let mut bytes = BytesMut::new();
         let encoded = frame::encode(&frame, MAX_FRAME_BYTES, &mut bytes).context("a frame that is too large");
@@ -228,7 +241,7 @@ impl Agent {
             match frame::take::<RelayFrame>(&mut wire.buffer, MAX_FRAME_BYTES) {
                 Ok(Some(frame)) => {
                     if let Some(relay_frame::Body::Ack(ack)) = &frame.body {
-                        let latencies = self.account.acknowledged(ack, self.shared.ledger.as_ref());
+                        let latencies = self.account.acknowledged(ack, &self.shared.ledger);
                         self.shared.tally.acknowledged(&latencies);
                     }
                     self.session.handle_frame(link, frame, self.shared.now());
@@ -256,7 +269,7 @@ impl Agent {
             ram_used_mib: near(7_000, 250),
             swap_used_mib: 12,
             disk_permille: 611,
-            disk_used_mib: 152_000 + self.beats / 40,
+            disk_used_mib: 152_000 + self.beats % BEATS_A_STAGE / 40,
             net_in_bytes: u64::from(near(20_000, 60_000)),
             net_out_bytes: u64::from(near(8_000, 20_000)),
             load1_centi: near(15, 60),

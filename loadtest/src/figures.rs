@@ -1,7 +1,7 @@
 //! What a process costs, as the kernel counts it: CPU by group of threads, and memory.
 
 use anyhow::Context;
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, str::FromStr};
 
 /// Ticks a second of `/proc/<pid>/stat`, fixed on Linux for user space.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -37,6 +37,14 @@ impl Cost {
         Ok(cost)
     }
 
+    fn add(&mut self, other: Self) {
+        self.total_s += other.total_s;
+        self.rss_bytes += other.rss_bytes;
+        for (group, seconds) in other.cpu_s {
+            *self.cpu_s.entry(group).or_default() += seconds;
+        }
+    }
+
     /// CPU seconds by group since `before`.
     #[must_use]
     pub(crate) fn cpu_since(&self, before: &Self) -> BTreeMap<String, f64> {
@@ -69,16 +77,34 @@ fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Prints a figure, aligned.
-#[expect(clippy::print_stdout, reason = "the report is what was asked for")]
-pub(crate) fn figure(name: &str, value: impl std::fmt::Display, unit: &str) {
-    println!("{name:<44} {value:>12} {unit}");
+/// A process that is measured: `LABEL=PID`. Several may have one label and are one figure then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Labelled {
+    pub(crate) label: String,
+    pub(crate) pid: u32,
 }
 
-/// Milliseconds with two decimals.
-#[must_use]
-pub(crate) fn millis(duration: Duration) -> String {
-    format!("{:.2}", duration.as_secs_f64() * 1e3)
+impl FromStr for Labelled {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (label, pid) = text.split_once('=').context("write LABEL=PID")?;
+        anyhow::ensure!(!label.is_empty(), "write LABEL=PID");
+        Ok(Self { label: label.to_owned(), pid: pid.parse().context("write LABEL=PID")? })
+    }
+}
+
+/// Costs of several processes, by label.
+///
+/// # Errors
+/// As [`Cost::of`].
+pub(crate) fn costs(processes: &[Labelled]) -> anyhow::Result<BTreeMap<String, Cost>> {
+    let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
+    for Labelled { label, pid } in processes {
+        let cost = Cost::of(*pid).with_context(|| label.clone())?;
+        costs.entry(label.clone()).or_default().add(cost);
+    }
+    Ok(costs)
 }
 
 #[cfg(test)]
@@ -101,5 +127,14 @@ mod tests {
     fn this_process_can_be_measured() {
         let cost = Cost::of(std::process::id()).expect("our own process");
         assert!(cost.rss_bytes > 0 && !cost.cpu_s.is_empty());
+    }
+
+    #[test]
+    fn processes_of_one_label_are_one_figure() {
+        let own = |label: &str| format!("{label}={}", std::process::id()).parse::<Labelled>().expect("as it says");
+        let costs = costs(&[own("collector"), own("collector"), own("relay")]).expect("our own process");
+        assert_eq!(costs.keys().collect::<Vec<_>>(), ["collector", "relay"]);
+        assert!(costs["collector"].rss_bytes > costs["relay"].rss_bytes * 3 / 2);
+        assert!("relay".parse::<Labelled>().is_err() && "=12".parse::<Labelled>().is_err());
     }
 }

@@ -11,7 +11,10 @@ use breeze_proto::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use prost::Message as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Enrolments under way at a time.
 const PARALLEL: usize = 64;
@@ -23,20 +26,25 @@ pub(crate) struct Member {
     pub(crate) documents: Documents,
 }
 
-/// Enrols `count` devices; `api` is the base of the API.
+/// Enrols `count` devices, by each key in turn; `api` is the base of the API.
 ///
 /// # Errors
 /// The first refusal, with the server's words.
-pub(crate) async fn enroll(api: &str, key: &EnrollmentKey, count: usize) -> anyhow::Result<Vec<Member>> {
+pub(crate) async fn enroll(api: &str, keys: &[EnrollmentKey], count: usize) -> anyhow::Result<Vec<Arc<Member>>> {
     let client = reqwest::Client::new();
     stream::iter(0..count)
-        .map(|number| enroll_one(&client, api, key, number))
+        .map(|number| enroll_one(&client, api, &keys[number % keys.len()], number))
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
 }
 
-async fn enroll_one(client: &reqwest::Client, api: &str, key: &EnrollmentKey, number: usize) -> anyhow::Result<Member> {
+async fn enroll_one(
+    client: &reqwest::Client,
+    api: &str,
+    key: &EnrollmentKey,
+    number: usize,
+) -> anyhow::Result<Arc<Member>> {
     let device_key = DeviceKey::generate()?;
     let request = EnrollRequest {
         key_id: key.id,
@@ -74,7 +82,7 @@ async fn enroll_one(client: &reqwest::Client, api: &str, key: &EnrollmentKey, nu
         certificate: STANDARD.decode(certificate)?,
         chain: chain.iter().map(|der| STANDARD.decode(der)).collect::<Result<_, _>>()?,
     };
-    Ok(Member { identity, documents: known })
+    Ok(Arc::new(Member { identity, documents: known }))
 }
 
 /// Names as a fleet has them: some role, some number.

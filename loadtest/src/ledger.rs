@@ -1,5 +1,5 @@
 //! What was sent and what was acknowledged: totals for everybody, and on request a line for each
-//! acknowledged heartbeat, written before the next is sent, against which the store can be checked.
+//! acknowledged heartbeat, noted before the next is sent, against which the store can be checked.
 
 use breeze_proto::{
     id::DeviceId,
@@ -65,24 +65,39 @@ impl Tally {
     }
 }
 
-/// A file of `device value` lines, one an acknowledged heartbeat.
-#[derive(Debug)]
+/// What was acknowledged, heartbeat by heartbeat: in a file of `device value` lines, in memory, or both.
+#[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    file: Mutex<File>,
+    file: Option<Mutex<File>>,
+    memory: Option<Mutex<HashMap<DeviceId, Vec<u32>>>>,
 }
 
 impl Ledger {
     /// # Errors
     /// If the file cannot be made.
-    pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: Mutex::new(File::create(path)?) })
+    pub(crate) fn create(path: Option<&Path>, in_memory: bool) -> std::io::Result<Self> {
+        let file = path.map(File::create).transpose()?.map(Mutex::new);
+        Ok(Self { file, memory: in_memory.then(Mutex::default) })
     }
 
-    fn write(&self, lines: &str) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.write_all(lines.as_bytes()) {
-            tracing::error!("the ledger cannot be written: {error}");
+    fn note(&self, device: DeviceId, values: &[u32]) {
+        if let Some(file) = &self.file {
+            let lines: String = values.iter().map(|value| format!("{device} {value}\n")).collect();
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = file.write_all(lines.as_bytes()) {
+                tracing::error!("the ledger cannot be written: {error}");
+            }
         }
+        if let Some(memory) = &self.memory {
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.entry(device).or_default().extend(values);
+        }
+    }
+
+    /// What was acknowledged, if it was kept in memory.
+    pub(crate) fn acknowledged(&self) -> HashMap<DeviceId, Vec<u32>> {
+        let memory = self.memory.as_ref().map(|memory| memory.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        memory.unwrap_or_default()
     }
 }
 
@@ -100,6 +115,10 @@ impl Account {
         Self { device, under_way: HashMap::new() }
     }
 
+    pub(crate) const fn device(&self) -> DeviceId {
+        self.device
+    }
+
     /// What is sent again keeps the time of its first sending.
     pub(crate) fn sent(&mut self, batch: &HeartbeatBatch) {
         let now = Instant::now();
@@ -111,9 +130,9 @@ impl Account {
     }
 
     /// Latencies of what `ack` names, each written to the ledger.
-    pub(crate) fn acknowledged(&mut self, ack: &Ack, ledger: Option<&Ledger>) -> Vec<Duration> {
+    pub(crate) fn acknowledged(&mut self, ack: &Ack, ledger: &Ledger) -> Vec<Duration> {
         let mut latencies = Vec::new();
-        let mut lines = String::new();
+        let mut values = Vec::new();
         self.under_way.retain(|(incarnation, lane, seq), (sent, value)| {
             let named = ack.stored.iter().any(|range| {
                 (range.incarnation == *incarnation || *incarnation == 0)
@@ -122,12 +141,12 @@ impl Account {
             });
             if named {
                 latencies.push(sent.elapsed());
-                lines.push_str(&format!("{} {value}\n", self.device));
+                values.push(*value);
             }
             !named
         });
-        if let Some(ledger) = ledger.filter(|_| !lines.is_empty()) {
-            ledger.write(&lines);
+        if !values.is_empty() {
+            ledger.note(self.device, &values);
         }
         latencies
     }
@@ -151,12 +170,13 @@ mod tests {
         let stored = vec![SeqRange { incarnation: 9, lane: Lane::Live.into(), first: 1, last: 2 }];
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger");
-        let ledger = Ledger::create(&path).expect("a file");
-        assert_eq!(account.acknowledged(&Ack { stored, refused: vec![] }, Some(&ledger)).len(), 2);
+        let ledger = Ledger::create(Some(&path), true).expect("a file");
+        assert_eq!(account.acknowledged(&Ack { stored, refused: vec![] }, &ledger).len(), 2);
         let text = std::fs::read_to_string(path).expect("written");
         let mut values: Vec<_> = text.lines().filter_map(|line| line.split(' ').nth(1)).collect();
         values.sort_unstable();
         assert_eq!(values, ["101", "102"]);
+        assert_eq!(ledger.acknowledged()[&account.device].len(), 2);
         assert_eq!(account.under_way.len(), 1);
     }
 }

@@ -5,7 +5,11 @@ mod api;
 mod figures;
 mod fleet;
 mod ledger;
+mod queryable;
+mod report;
 mod run;
+mod stage;
+mod stored;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,8 +20,9 @@ use std::process::ExitCode;
     version,
     about = "Load for a Breeze on this machine",
     long_about = "Enrols devices through the API and runs their agents: real sessions of agent/core over real QUIC \
-                  connections, with made-up figures. Only for a Breeze on this machine: it takes its addresses from \
-                  the ready file of `breeze up` and refuses any that is not loopback."
+                  connections, with made-up figures. Only for a Breeze on this machine, one process or many: it \
+                  takes its addresses from the ready file of `breeze up`, or one written like it, and refuses any \
+                  that is not loopback."
 )]
 struct Arguments {
     #[command(subcommand)]
