@@ -13,15 +13,22 @@
 //!
 //! # Rows
 //! A row is named by (device, time), a named value by (device, name, time): the same again replaces
-//! it, the last appended wins. A batch's rows are all of its token's day. Rows of a day whose raw
-//! data has expired are counted and dropped.
+//! it, the last appended wins. Points that are made of *roll-ups* may count a replaced row as well,
+//! until the engine has made the day's roll-ups again (upkeep of past days does). A batch's rows are all
+//! of its token's day. Rows of a day whose raw data has expired are counted and dropped.
+//!
+//! # Regions
+//! [`regional::RegionalMetrics`] reads several engines as one and names those that did not answer.
 
 use async_trait::async_trait;
 use breeze_proto::id::DeviceId;
 use std::fmt;
 
+pub mod clickhouse;
 pub mod embedded;
 mod frozen;
+mod plan;
+pub mod regional;
 mod varint;
 
 pub use embedded::{EmbeddedMetrics, EmbeddedMetricsConfig};
@@ -44,6 +51,13 @@ pub const SCALAR_NAMES: [&str; SCALARS] = [
     "uptime_s",
     "flags",
 ];
+/// Most that a scalar holds where the heartbeat has 32 bits for it, and where it has 64. More, which no
+/// machine has, is stored as this: so the sum of a day is exact in every engine.
+pub const MAX_SCALAR: [u64; SCALARS] = {
+    let narrow = u32::MAX as u64;
+    let wide = (1 << 47) - 1;
+    [narrow, narrow, narrow, narrow, narrow, narrow, wide, wide, narrow, narrow, wide, narrow]
+};
 /// Most rows (of both kinds together) in one batch.
 pub const MAX_BATCH_ROWS: usize = 100_000;
 /// Most points per series that a query returns: room for a day of rows at 60 s.
@@ -76,7 +90,7 @@ impl fmt::Display for InsertToken {
 pub struct HeartbeatRow {
     pub device: DeviceId,
     pub at_ms: u64,
-    /// In the order of [`breeze_proto::v1::Scalars`].
+    /// In the order of [`breeze_proto::v1::Scalars`]; each at most [`MAX_SCALAR`].
     pub scalars: [u64; SCALARS],
 }
 
@@ -93,6 +107,7 @@ pub struct NamedRow {
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
+    /// Stored now, or before by an append whose end nobody heard of: an engine need not tell these apart.
     New,
     /// The token was known: nothing changed.
     Duplicate,
@@ -173,6 +188,9 @@ pub struct QueryResult {
     pub series: Vec<Series>,
     /// More named series matched than [`MAX_SERIES`], or more raw rows than [`MAX_POINTS`].
     pub truncated: bool,
+    /// Regions that did not answer in time: what they have is missing from the points. Empty from an
+    /// engine of one region.
+    pub missing_regions: Vec<String>,
 }
 
 /// Why a call failed.

@@ -8,7 +8,7 @@
 //! give the same bytes.
 
 use super::varint::{Reader, corrupt, put, put_signed};
-use super::{HeartbeatRow, MAX_BATCH_ROWS, MetricsError, NamedRow, SCALARS};
+use super::{HeartbeatRow, MAX_BATCH_ROWS, MAX_SCALAR, MetricsError, NamedRow, SCALARS};
 use breeze_proto::id::DeviceId;
 use breeze_proto::limits::MAX_METRIC_NAME_BYTES;
 use bytes::Bytes;
@@ -51,7 +51,7 @@ pub struct DecodedNamed {
 
 impl FrozenBatch {
     /// Encodes rows in the given order. Named rows that no engine could keep (an empty or overlong
-    /// name, a value that is not finite) are left out and counted.
+    /// name, a value that is not finite) are left out and counted. Scalars above [`MAX_SCALAR`] are cut to it.
     #[must_use]
     pub fn encode(heartbeats: &[HeartbeatRow], named: &[NamedRow]) -> Self {
         let mut out = Vec::with_capacity(64 + heartbeats.len() * TYPICAL_HEARTBEAT_BYTES + named.len() * 16);
@@ -63,8 +63,8 @@ impl FrozenBatch {
         for row in heartbeats {
             out.extend_from_slice(&row.device.to_bytes());
             put_signed(&mut out, row.at_ms.wrapping_sub(base) as i64);
-            for &scalar in &row.scalars {
-                put(&mut out, scalar);
+            for (&scalar, &most) in row.scalars.iter().zip(&MAX_SCALAR) {
+                put(&mut out, scalar.min(most));
             }
         }
         encode_named(&mut out, base, named);

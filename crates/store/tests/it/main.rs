@@ -1,7 +1,9 @@
 //! Tests of the store at its boundaries, in one binary.
 
+mod clickhouse_differential;
 mod clickhouse_engine;
 mod clickhouse_support;
+mod history;
 mod metrics_engine;
 mod metrics_frozen;
 mod metrics_image;
@@ -9,3 +11,4 @@ mod metrics_kill;
 mod metrics_model;
 mod metrics_recorded;
 mod metrics_support;
+mod regional;

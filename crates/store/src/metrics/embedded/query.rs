@@ -1,19 +1,16 @@
 //! Reading one device: choosing the resolution, and merging memory and segments day by day.
 
+use super::super::plan;
 use super::super::{
-    MAX_POINTS, MAX_SERIES, MetricsError, Point, Query, QueryResult, Resolution, SCALAR_NAMES, SCALARS, Selector,
-    Series,
+    MAX_POINTS, MAX_SERIES, MetricsError, Point, Query, QueryResult, Resolution, SCALAR_NAMES, Selector, Series,
 };
 use super::memtable::DAY_MS;
 use super::run::{Run, Shape, Table, absorb};
 use super::segment::Segment;
 use super::upkeep::day_of;
-use super::{DayFiles, Inner, Shared, resolution_index};
+use super::{DayFiles, Inner, Shared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The widest step: a century.
-const MAX_STEP_MS: u64 = 36_525 * DAY_MS;
 
 /// What a query reads, after its checks.
 struct Plan<'a> {
@@ -66,40 +63,21 @@ impl Shared {
             }
         }
         let series = answer.series.into_iter().map(|((_, name), points)| Series { name: name.to_string(), points });
-        Ok(QueryResult { resolution: plan.resolution, series: series.collect(), truncated: answer.is_truncated })
+        Ok(QueryResult {
+            resolution: plan.resolution,
+            series: series.collect(),
+            truncated: answer.is_truncated,
+            missing_regions: Vec::new(),
+        })
     }
 }
 
 impl<'a> Plan<'a> {
     fn new(query: &'a Query, inner: &Inner) -> Result<Self, MetricsError> {
-        let invalid = |what: &str| MetricsError::Invalid(what.to_owned());
-        let Query { from_ms, to_ms, step_ms, .. } = *query;
-        if from_ms >= to_ms {
-            return Err(invalid("the range is empty"));
-        }
-        if step_ms > MAX_STEP_MS {
-            return Err(invalid("the step is too wide"));
-        }
-        if step_ms > 0 && (to_ms - from_ms) / step_ms > MAX_POINTS as u64 {
-            return Err(invalid("more points than a query may have; widen the step"));
-        }
+        let plan::Plan { resolution, step_ms, from_ms, to_ms } = plan::Plan::new(query, inner.floors)?;
         let (table, series, prefix) = match &query.selector {
-            Selector::Scalars(scalars) => {
-                if scalars.len() > SCALARS || scalars.iter().any(|&scalar| scalar >= SCALARS) {
-                    return Err(invalid("there are twelve scalars, 0 to 11"));
-                }
-                (Table::Scalars, scalars.clone(), "")
-            }
+            Selector::Scalars(scalars) => (Table::Scalars, scalars.clone(), ""),
             Selector::Named { prefix } => (Table::Named, vec![0], prefix.as_str()),
-        };
-        let is_kept =
-            |resolution: &Resolution| day_of(from_ms) >= inner.floors[usize::from(resolution_index(*resolution))];
-        let resolution = resolution_for(step_ms, is_kept);
-        let step_ms =
-            if resolution == Resolution::Raw { step_ms } else { step_ms.next_multiple_of(resolution.millis()) };
-        let (from_ms, to_ms) = match step_ms {
-            0 => (from_ms, to_ms),
-            step => (from_ms / step * step, to_ms.checked_next_multiple_of(step).unwrap_or(to_ms)),
         };
         Ok(Self { query, table, series, prefix, resolution, step_ms, from_ms, to_ms })
     }
@@ -197,16 +175,4 @@ impl<'a> Plan<'a> {
             answer.is_truncated = true;
         }
     }
-}
-
-/// The coarsest resolution that divides the step and is kept for the range; else the finest kept.
-fn resolution_for(step_ms: u64, is_kept: impl Fn(&Resolution) -> bool) -> Resolution {
-    if step_ms == 0 {
-        return Resolution::Raw;
-    }
-    let coarse_first = [Resolution::Day, Resolution::Hour, Resolution::FiveMinutes, Resolution::Raw];
-    let divides =
-        |resolution: &Resolution| *resolution == Resolution::Raw || step_ms.is_multiple_of(resolution.millis());
-    let exact = coarse_first.iter().find(|resolution| divides(resolution) && is_kept(resolution));
-    *exact.or_else(|| coarse_first.iter().rev().find(|resolution| is_kept(resolution))).unwrap_or(&Resolution::Day)
 }
