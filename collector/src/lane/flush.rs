@@ -238,11 +238,16 @@ impl Owner<'_> {
                     return Ok(());
                 }
                 Ok(Recorded::Lost) => return Err(Halt::Lost),
-                Err(error @ (StateError::Full { .. } | StateError::Unavailable(_))) => {
+                Err(
+                    error @ (StateError::Full { .. }
+                    | StateError::Unavailable(_)
+                    | StateError::Refused(_)
+                    | StateError::Schema(_)),
+                ) => {
                     self.wait_after(&error, backoff).await?;
                     backoff = (backoff * 2).min(BACKOFF_MOST);
                 }
-                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_))) => {
+                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_) | StateError::Settings(_))) => {
                     return Err(anyhow::Error::from(error).context("recording a batch").into());
                 }
             }
@@ -430,11 +435,16 @@ impl Owner<'_> {
             self.check_fence()?;
             match bounded(self.call_time(), step()).await {
                 Ok(done) => return Ok(done),
-                Err(error @ (StateError::Full { .. } | StateError::Unavailable(_))) => {
+                Err(
+                    error @ (StateError::Full { .. }
+                    | StateError::Unavailable(_)
+                    | StateError::Refused(_)
+                    | StateError::Schema(_)),
+                ) => {
                     self.wait_after(&error, backoff).await?;
                     backoff = (backoff * 2).min(BACKOFF_MOST);
                 }
-                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_))) => {
+                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_) | StateError::Settings(_))) => {
                     return Err(anyhow::Error::from(error).context(what).into());
                 }
             }
