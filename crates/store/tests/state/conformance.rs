@@ -271,6 +271,16 @@ fn embedded_does_what_the_model_does() {
     });
 }
 
+#[test]
+fn cql_does_what_the_model_does() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let Some(engine) = runtime.block_on(crate::cql::connect()) else { return };
+    compare(8, engine, &runtime, |engine| {
+        drop(engine);
+        runtime.block_on(crate::cql::connect()).expect("there was one before")
+    });
+}
+
 #[tokio::test]
 async fn limits_are_the_same_everywhere() {
     let (_temporary, engines) = crate::engines().await;

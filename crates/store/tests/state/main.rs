@@ -1,11 +1,15 @@
 //! The state: every engine against the reference model, and the embedded one against crashes, a full
 //! disk and damaged files.
 
+mod apart;
 mod blocks;
 mod conformance;
+mod cql;
+mod cql_faults;
 mod crash;
 mod embedded;
 mod full;
+mod histories;
 mod image;
 mod outbox;
 
@@ -18,6 +22,7 @@ use std::{path::Path, sync::Arc};
 
 const USERS: CommitTable = CommitTable::new("user", Family::Config, Serial::Local);
 const LANES: CommitTable = CommitTable::new("lane", Family::Device, Serial::Local);
+const CLAIMS: CommitTable = CommitTable::new("claim", Family::Config, Serial::Global);
 const DEVICES: MergeTable = MergeTable::new("device_state", Family::Device);
 const EVENTS: MergeTable = MergeTable::new("event", Family::Log);
 
@@ -43,9 +48,12 @@ impl Temporary {
     }
 }
 
-/// Both engines, for what must hold on each.
-async fn engines() -> (Temporary, [Arc<dyn State>; 2]) {
+/// All engines, for what must hold on each: the database only where there is one.
+async fn engines() -> (Temporary, Vec<Arc<dyn State>>) {
     let temporary = Temporary::new().await;
-    let engines: [Arc<dyn State>; 2] = [Arc::new(MemoryState::new()), temporary.state.clone()];
+    let mut engines: Vec<Arc<dyn State>> = vec![Arc::new(MemoryState::new()), temporary.state.clone()];
+    if let Some(state) = cql::apart().await {
+        engines.push(Arc::new(state));
+    }
     (temporary, engines)
 }
