@@ -6,6 +6,9 @@ use breeze_relay_core::admission::AdmissionLimits;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
 
+/// Regions of one system.
+const MAX_REGIONS: usize = 32;
+
 /// Configuration of one relay.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +16,11 @@ pub struct Config {
     /// Unique among all relays; also in its certificate as URI `breeze:relay:<id>`.
     pub id: String,
     pub region: String,
-    /// Lanes of the region's bus, 1 to 16; the same for every role of the region.
+    /// All regions that devices may belong to. What a device of another one of them sends goes to the
+    /// lanes of that region; of a region that is not named, to this relay's own.
+    #[serde(default)]
+    pub regions: Vec<String>,
+    /// Lanes of the bus in every region, 1 to 16; the same for every role.
     #[serde(default = "four")]
     pub lanes: u16,
     /// UDP address of the QUIC listener; port 0 lets the system choose.
@@ -105,6 +112,14 @@ impl Config {
         };
         ensure!(is_token(&self.id), "relay.id: 1 to 64 letters, digits and '-', found {:?}", self.id);
         ensure!(is_token(&self.region), "relay.region: 1 to 64 letters, digits and '-', found {:?}", self.region);
+        ensure!(
+            self.regions.len() <= MAX_REGIONS,
+            "relay.regions: at most {MAX_REGIONS}, found {}",
+            self.regions.len()
+        );
+        for region in &self.regions {
+            ensure!(is_token(region), "relay.regions: 1 to 64 letters, digits and '-', found {region:?}");
+        }
         ensure!(LaneCount::new(self.lanes).is_some(), "relay.lanes: 1 to 16, found {}", self.lanes);
         ensure!(self.limits.half_open > 0, "relay.limits.half_open: must be above 0");
         ensure!(self.limits.max_connections > 0, "relay.limits.max_connections: must be above 0");

@@ -88,7 +88,7 @@ pub(crate) async fn run(relay: Arc<Relay>, peer: Peer, streams: Streams) {
     let count = relay.stats.connections(peer.transport);
     count.fetch_add(1, Relaxed);
     let mut connection = Connection {
-        lane: relay.lane_of(peer.device).clone(),
+        lane: relay.lane_of(peer.device, "").clone(),
         mailbox: Arc::default(),
         session: Session::new(peer, relay.uploads.clone(), relay.now()),
         input: BytesMut::new(),
@@ -331,8 +331,9 @@ impl Connection {
         }
     }
 
-    /// Registers first and asks for revocations then: one that comes in between finds the connection.
+    /// Says which lane takes what the connection sends, registers first and asks for revocations then: one that comes in between finds the connection.
     fn register(&mut self, claim: Claim) {
+        self.lane = self.relay.lane_of(claim.device, self.session.home_region()).clone();
         let commands = match self.relay.register(claim, self.mailbox.clone()) {
             None => self.session.handle_stale(),
             Some(epoch) => match self.relay.revocation(claim.device) {

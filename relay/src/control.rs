@@ -32,9 +32,28 @@ const MAX_PAGES: usize = 10_000;
 /// Documents that are kept since the last snapshot, before one is asked for.
 const MAX_KEPT_UPDATES: usize = 10_000;
 
+/// Repeats until the bus takes it, which may be away just now; `None` after `stop`.
+async fn until_open<T, F: Future<Output = Result<T, BusError>>>(
+    stop: &CancellationToken,
+    attempt: impl Fn() -> F,
+) -> Option<T> {
+    loop {
+        match attempt().await {
+            Ok(open) => return Some(open),
+            Err(error) => tracing::warn!(%error, "the bus does not let the relay listen; it tries again"),
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(SNAPSHOT_RETRY.mul_f64(rand::random_range(0.75..1.25))) => {}
+        }
+    }
+}
+
 /// Delivers pushed frames until `stop`.
 pub(crate) async fn serve_pushes(relay: Arc<Relay>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut service = relay.bus.serve(&subject::relay_push(&relay.id)).await?;
+    let subject = subject::relay_push(&relay.id);
+    let Some(mut service) = until_open(&stop, || relay.bus.serve(&subject)).await else { return Ok(()) };
     loop {
         let request = tokio::select! {
             biased;
@@ -96,7 +115,9 @@ fn apply(relay: &Relay, document: &SignedDocument, now_unix_s: u64) -> Option<Ap
 
 /// Keeps the set current until `stop`.
 pub(crate) async fn follow_revocations(relay: Arc<Relay>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut updates = relay.bus.subscribe(subject::REVOCATIONS_UPDATE).await?;
+    let Some(mut updates) = until_open(&stop, || relay.bus.subscribe(subject::REVOCATIONS_UPDATE)).await else {
+        return Ok(());
+    };
     let mut follower = Follower { kept: BytesMut::new(), updates: 0, relay };
     let mut ask_at = tokio::time::Instant::now();
     loop {

@@ -3,8 +3,12 @@
 //! An append that fails is tried again for as long as it takes; meanwhile the lane fills, connections
 //! are not read on, nobody is acknowledged and agents spool. Only what can never be stored is dropped,
 //! and then its connections are closed, so that their agents send again.
+//!
+//! A lane of another region, for devices that belong there, is tried for a bounded time; what it does not
+//! take goes to a stream of this region, from which its collectors replay it. Stored there is stored.
 
 use crate::{
+    config::Config,
     mailbox::{Mailbox, Verdict},
     relay::Relay,
 };
@@ -13,8 +17,10 @@ use breeze_proto::{shard::LaneId, subject};
 use breeze_relay_core::{
     acks::Stored,
     batcher::{Batch, Batcher},
+    homes::{Home, Route},
     session::Entries,
 };
+use bytes::{BufMut as _, BytesMut};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -29,16 +35,20 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 /// How long a lane that stops goes on trying.
 const STOP_RETRY: Duration = Duration::from_secs(5);
 
+/// How long another region's lane may take for a batch before it goes to this region's own stream.
+const HOME_WAIT: Duration = Duration::from_secs(2);
+
 /// Who waits for an entry, and what it is to them.
 struct Ticket {
     mailbox: Arc<Mailbox>,
     stored: Stored,
 }
 
-/// A lane of this relay's region.
+/// A lane of this relay's region, or of another for its devices that are guests here.
 pub(crate) struct Lane {
     id: LaneId,
     stream: String,
+    detour: Option<Detour>,
     held_subject: String,
     batcher: Mutex<Batcher<Ticket>>,
     /// Something became due earlier than the task thinks.
@@ -47,11 +57,29 @@ pub(crate) struct Lane {
     room: Notify,
 }
 
+/// The way of what a lane of another region does not take.
+struct Detour {
+    stream: String,
+    home: Arc<Mutex<Home>>,
+    region: String,
+}
+
 impl Lane {
+    pub(crate) fn guest(id: LaneId, config: &Config, home: &str, health: &Arc<Mutex<Home>>) -> Self {
+        let stream = subject::foreign_stream(&config.region, home);
+        let detour = Detour { stream, home: health.clone(), region: home.to_owned() };
+        let mut lane = Self::new(id, &config.id, home);
+        // The batch says where it was taken.
+        lane.batcher = Mutex::new(Batcher::new(&config.id, &config.region));
+        lane.detour = Some(detour);
+        lane
+    }
+
     pub(crate) fn new(id: LaneId, relay_id: &str, region: &str) -> Self {
         Self {
             id,
             stream: subject::lane_stream(region, id),
+            detour: None,
             held_subject: subject::lane_held(region, id),
             batcher: Mutex::new(Batcher::new(relay_id, region)),
             changed: Notify::new(),
@@ -59,8 +87,14 @@ impl Lane {
         }
     }
 
-    pub(crate) fn id(&self) -> LaneId {
-        self.id
+    /// For tasks and logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.stream
+    }
+
+    /// Whether it is another region's that did not take what was sent last.
+    pub(crate) fn is_away(&self) -> bool {
+        self.detour.as_ref().is_some_and(|detour| detour.home.lock().is_away())
     }
 
     pub(crate) fn held_subject(&self) -> &str {
@@ -158,13 +192,47 @@ impl Lane {
         }
     }
 
+    /// To the lane, or on the way round while that is another region's and away.
+    async fn append_once(&self, relay: &Relay, id: &str, batch: &Batch) -> Result<(), BusError> {
+        let Some(detour) = &self.detour else {
+            return relay.bus.append(&self.stream, id, batch.payload.clone()).await.map(drop);
+        };
+        if detour.home.lock().poll_route(relay.now().mono_us) == Route::Home {
+            let appending = relay.bus.append(&self.stream, id, batch.payload.clone());
+            let error = match tokio::time::timeout(HOME_WAIT, appending).await {
+                Ok(Ok(_position)) => {
+                    if detour.home.lock().handle_taken() {
+                        tracing::info!(home.region = detour.region, "the home region takes entries again");
+                    }
+                    metrics::counter!("breeze_relay_guest_batches_total", "way" => "home").increment(1);
+                    return Ok(());
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not confirmed within {HOME_WAIT:?}"),
+            };
+            if detour.home.lock().handle_refused(relay.now().mono_us) {
+                tracing::warn!(
+                    home.region = detour.region,
+                    error,
+                    "a home region is away; its devices' entries are stored here"
+                );
+            }
+        }
+        let mut payload = BytesMut::with_capacity(2 + batch.payload.len());
+        payload.put_u16(self.id.number());
+        payload.extend_from_slice(&batch.payload);
+        relay.bus.append(&detour.stream, id, payload.freeze()).await?;
+        metrics::counter!("breeze_relay_guest_batches_total", "way" => "stored_here").increment(1);
+        Ok(())
+    }
+
     /// False if it never will be.
     async fn append_until_stored(&self, relay: &Relay, id: &str, batch: &Batch, stop: &CancellationToken) -> bool {
         let mut retry = FIRST_RETRY;
         let mut stopping_since: Option<Instant> = None;
         loop {
-            let error = match relay.bus.append(&self.stream, id, batch.payload.clone()).await {
-                Ok(_position) => {
+            let error = match self.append_once(relay, id, batch).await {
+                Ok(()) => {
                     if retry > FIRST_RETRY {
                         relay.stats.stuck_lanes.fetch_sub(1, Relaxed);
                         tracing::info!(stream = self.stream, "the lane's stream takes entries again");

@@ -106,7 +106,7 @@ pub async fn start(
     let tasks = Tasks::new(ROLE, shutdown.clone());
     let lanes_stop = CancellationToken::new();
     for lane in relay.lanes() {
-        tasks.spawn(format!("lane {}", lane.id()), lane.clone().run(relay.clone(), lanes_stop.clone()));
+        tasks.spawn(lane.name().to_owned(), lane.clone().run(relay.clone(), lanes_stop.clone()));
     }
     tasks.spawn("quic", quic::accept(relay.clone(), endpoint.clone(), shutdown.token()));
     tasks.spawn("websocket", websocket::accept(relay.clone(), listener, tls, shutdown.token()));

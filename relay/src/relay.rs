@@ -24,6 +24,7 @@ use breeze_relay_core::{
 };
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -58,6 +59,8 @@ pub(crate) struct Relay {
     pub(crate) revocations: Mutex<Revocations>,
     admission: Mutex<Admission>,
     lanes: Vec<Arc<Lane>>,
+    /// Of the other regions that devices may belong to.
+    guests: BTreeMap<String, Vec<Arc<Lane>>>,
     lane_count: LaneCount,
     started: Instant,
     started_wall_us: u64,
@@ -85,6 +88,16 @@ impl Relay {
             revocations: Mutex::default(),
             admission: Mutex::new(Admission::new(config.limits.admission(), 0)),
             lanes: lane_count.lanes().map(|id| Arc::new(Lane::new(id, &config.id, &config.region))).collect(),
+            guests: config
+                .regions
+                .iter()
+                .filter(|home| **home != config.region)
+                .map(|home| {
+                    let health = Arc::default();
+                    let lane = |id| Arc::new(Lane::guest(id, config, home, &health));
+                    (home.clone(), lane_count.lanes().map(lane).collect())
+                })
+                .collect(),
             lane_count,
             started,
             started_wall_us: wall_us(),
@@ -108,12 +121,25 @@ impl Relay {
         tokio::time::Instant::now() + wait
     }
 
-    pub(crate) fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
+    /// This region's, then those of other regions.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().chain(self.guests.values().flatten())
     }
 
-    pub(crate) fn lane_of(&self, device: DeviceId) -> &Arc<Lane> {
-        &self.lanes[usize::from(Shard::of(device).lane(self.lane_count).number())]
+    /// Other regions whose lanes do not take what is sent to them.
+    pub(crate) fn homes_away(&self) -> usize {
+        self.guests.values().filter(|lanes| lanes.first().is_some_and(|lane| lane.is_away())).count()
+    }
+
+    /// The lane of a device that says that it belongs to `home`; a region that is not configured is this one.
+    pub(crate) fn lane_of(&self, device: DeviceId, home: &str) -> &Arc<Lane> {
+        let lanes = self.guests.get(home).unwrap_or_else(|| {
+            if !home.is_empty() && home != self.region {
+                metrics::counter!("breeze_relay_unknown_homes_total").increment(1);
+            }
+            &self.lanes
+        });
+        &lanes[usize::from(Shard::of(device).lane(self.lane_count).number())]
     }
 
     // ---- admission ----

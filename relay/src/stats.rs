@@ -75,7 +75,7 @@ fn one_report(relay: &Relay, rates: &mut Rates) -> Report {
     let stats = &relay.stats;
     let [handshakes, frames, entries] =
         rates.next([&stats.handshakes, &stats.frames, &stats.heartbeats].map(|counter| counter.load(Relaxed)));
-    let waiting: usize = relay.lanes().iter().map(|lane| lane.waiting_bytes()).sum();
+    let waiting: usize = relay.lanes().map(|lane| lane.waiting_bytes()).sum();
     let (known, revoked) = {
         let revocations = relay.revocations.lock();
         (revocations.is_known(), revocations.len())
@@ -96,16 +96,18 @@ fn one_report(relay: &Relay, rates: &mut Rates) -> Report {
         gauge("entries_stored", "per_second", entries),
         gauge("lane_waiting", "bytes", waiting as f64),
         gauge("append_latency", "seconds", stats.append_us.load(Relaxed) as f64 / 1e6),
+        count("homes_away", relay.homes_away() as f64),
         count("lanes_stuck", stats.stuck_lanes.load(Relaxed) as f64),
         gauge("refused", "", stats.drops.load(Relaxed) as f64),
         count("revocations", revoked as f64),
     ];
     metrics::gauge!("breeze_relay_lane_waiting_bytes").set(waiting as f64);
     let stuck = stats.stuck_lanes.load(Relaxed) > 0;
-    let message = match (known, stuck) {
-        (false, _) => "no revocation set yet: nobody is let in",
-        (true, true) => "a lane's stream does not take what was sent: agents are not acknowledged",
-        (true, false) => "",
+    let message = match (known, stuck, relay.homes_away() > 0) {
+        (false, _, _) => "no revocation set yet: nobody is let in",
+        (true, true, _) => "a lane's stream does not take what was sent: agents are not acknowledged",
+        (true, false, true) => "another region does not answer: what its devices send is stored here for it",
+        (true, false, false) => "",
     };
     Report { ready: known, message: message.to_owned(), gauges }
 }

@@ -122,6 +122,13 @@ impl Documents {
         self.active(now_unix_s).map_or(0, |config| config.version)
     }
 
+    /// Where the device belongs, by the newest configuration that says so: it stays so when that has
+    /// expired. Empty: not told yet.
+    #[must_use]
+    pub fn home_region(&self) -> &str {
+        self.configs.iter().map(|held| held.content.home_region.as_str()).find(|home| !home.is_empty()).unwrap_or("")
+    }
+
     #[must_use]
     pub fn intervals(&self, now_unix_s: u64) -> Intervals {
         let default = Intervals::default();

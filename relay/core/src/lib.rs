@@ -1,6 +1,7 @@
 //! What a relay decides, without sockets, clocks or tasks: `(input, now) -> commands`.
 //!
 //! - [`session`]: one agent connection, from hello to close.
+//! - [`homes`]: whether another region's lanes are worth a try.
 //! - [`registry`]: which connection speaks for a device.
 //! - [`batcher`]: gathers entries of a lane into batches and maps what was stored back to connections.
 //! - [`acks`]: what of a connection was stored, merged into ranges.
@@ -13,6 +14,7 @@ pub mod acks;
 pub mod admission;
 pub mod batcher;
 pub mod bucket;
+pub mod homes;
 pub mod limits;
 pub mod registry;
 pub mod revocations;

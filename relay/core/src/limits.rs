@@ -37,6 +37,12 @@ pub const LOW_RATE: u32 = 20;
 /// Entries that a batch aims at above that, within the gather window.
 pub const TARGET_ENTRIES: u32 = 64;
 
+/// How long a home that did not take a batch is left alone: at first, and at most.
+pub const FIRST_HOME_PAUSE: Duration = Duration::from_secs(1);
+pub const LAST_HOME_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes of a region's name.
+pub const MAX_REGION_BYTES: usize = 64;
+
 /// Devices of which the last handshakes are remembered.
 pub const MAX_REMEMBERED_DEVICES: usize = 16 * 1024;
 /// Source addresses of which unvalidated attempts are counted.

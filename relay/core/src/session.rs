@@ -114,6 +114,7 @@ struct Greeted {
     counter: u64,
     incarnation: u64,
     boot_id: Bytes,
+    home_region: String,
     /// Until the shell has decided.
     hello: Option<Box<Hello>>,
 }
@@ -180,6 +181,12 @@ impl Session {
             State::Active { epoch, standby } => Some((epoch, standby)),
             State::AwaitingHello | State::Registering | State::RenewOnly | State::Closing => None,
         }
+    }
+
+    /// Where the device says that it belongs; empty: nowhere, or before the hello.
+    #[must_use]
+    pub fn home_region(&self) -> &str {
+        self.greeted.as_ref().map_or("", |greeted| &greeted.home_region)
     }
 
     /// Entries handed over and not yet stored.
@@ -287,6 +294,11 @@ impl Session {
             counter: hello.session_counter,
             incarnation: hello.incarnation,
             boot_id: Bytes::copy_from_slice(&hello.boot_id),
+            // One that is too long is no region of ours.
+            home_region: Some(&hello.home_region)
+                .filter(|home| home.len() <= limits::MAX_REGION_BYTES)
+                .cloned()
+                .unwrap_or_default(),
             hello: (!self.peer.renew_only).then(|| Box::new(hello)),
         });
         self.state = State::Registering;

@@ -54,7 +54,7 @@ async fn nobody_is_let_in_before_the_revocation_set_is_known() {
     let lonely = Arc::new(MemoryBus::new());
     let folder = tempfile::tempdir().expect("a folder");
     let shutdown = Shutdown::new();
-    let relay = start_relay(&world.pki, &lonely, config(folder.path(), Limits::default()), &shutdown).await;
+    let relay = start_relay(&world.pki, lonely.clone(), config(folder.path(), Limits::default()), &shutdown).await;
     let config = client_config(&world, Some(world.pki.device(DeviceId::generate())), ALPN);
     assert!(client::quic(&config, relay.quic_addr).await.is_err());
     shutdown.begin();
@@ -92,7 +92,7 @@ fn a_restarted_relay_resets_the_connections_of_the_one_that_died() {
     let again = breeze_relay::Config { quic_listen: world.quic, ..config(world.folder.path(), Limits::default()) };
     agents.block_on(async {
         let shutdown = Shutdown::new();
-        let relay = start_relay(pki, &Arc::new(MemoryBus::new()), again, &shutdown).await;
+        let relay = start_relay(pki, Arc::new(MemoryBus::new()), again, &shutdown).await;
         agent.send(heartbeats(1..=1)).await;
         let closed = tokio::time::timeout(PATIENCE, agent.quic.as_ref().expect("QUIC").closed()).await;
         assert!(matches!(closed, Ok(quinn::ConnectionError::Reset)), "{closed:?}");

@@ -2,6 +2,7 @@
 //! an in-memory bus.
 
 mod client;
+mod guests;
 mod identity;
 mod lifecycle;
 mod measure;

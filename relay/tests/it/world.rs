@@ -2,7 +2,8 @@
 
 use crate::pki::Pki;
 use arc_swap::ArcSwap;
-use breeze_bus::{Bus, MemoryBus, Received};
+use async_trait::async_trait;
+use breeze_bus::{Bus, BusError, Entry, Extent, MemoryBus, Position, Received, Service, Subscription};
 use breeze_proto::{
     id::DeviceId,
     shard::LaneCount,
@@ -19,7 +20,10 @@ use prost::Message;
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -28,7 +32,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) pki: Pki,
+    /// As everybody but the relay sees it.
     pub(crate) bus: Arc<MemoryBus>,
+    /// What the relay uses.
+    pub(crate) link: Arc<Link>,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) quic: SocketAddr,
     pub(crate) wss: SocketAddr,
@@ -43,6 +50,7 @@ pub(crate) fn config(folder: &Path, limits: Limits) -> Config {
     Config {
         id: "test-1".to_owned(),
         region: "local".to_owned(),
+        regions: vec!["local".to_owned(), "away".to_owned()],
         lanes: 1,
         quic_listen: any,
         wss_listen: any,
@@ -52,6 +60,52 @@ pub(crate) fn config(folder: &Path, limits: Limits) -> Config {
         data_dir: folder.to_owned(),
         drain_ms: 5_000,
         limits,
+    }
+}
+
+/// The relay's way to the bus, on which the lanes of the region "away" can be cut off.
+#[derive(Debug)]
+pub(crate) struct Link {
+    bus: Arc<MemoryBus>,
+    cut: AtomicU8,
+}
+
+impl Link {
+    /// 0: nothing is cut; 1: appends fail; 2: they are never answered.
+    pub(crate) fn cut(&self, how: u8) {
+        self.cut.store(how, SeqCst);
+    }
+}
+
+#[async_trait]
+impl Bus for Link {
+    async fn append(&self, stream: &str, id: &str, payload: Bytes) -> Result<Position, BusError> {
+        match self.cut.load(SeqCst) {
+            1 if stream.starts_with("lane.away.") => Err(BusError::Unavailable("the link is cut".to_owned())),
+            2 if stream.starts_with("lane.away.") => std::future::pending().await,
+            _ => self.bus.append(stream, id, payload).await,
+        }
+    }
+    async fn read(&self, stream: &str, from: Position, max: usize, wait: Duration) -> Result<Vec<Entry>, BusError> {
+        self.bus.read(stream, from, max, wait).await
+    }
+    async fn trim(&self, stream: &str, before: Position) -> Result<(), BusError> {
+        self.bus.trim(stream, before).await
+    }
+    async fn extent(&self, stream: &str) -> Result<Extent, BusError> {
+        self.bus.extent(stream).await
+    }
+    async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
+        self.bus.publish(subject, payload).await
+    }
+    async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscription>, BusError> {
+        self.bus.subscribe(pattern).await
+    }
+    async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
+        self.bus.request(subject, payload, timeout).await
+    }
+    async fn serve(&self, subject: &str) -> Result<Box<dyn Service>, BusError> {
+        self.bus.serve(subject).await
     }
 }
 
@@ -68,10 +122,11 @@ impl World {
         answer_all(&bus, &snapshot).await;
         let folder = tempfile::tempdir().expect("a folder");
         let shutdown = Shutdown::new();
-        let handle = start_relay(&pki, &bus, config(folder.path(), limits), &shutdown).await;
+        let link = Arc::new(Link { bus: bus.clone(), cut: AtomicU8::default() });
+        let handle = start_relay(&pki, link.clone(), config(folder.path(), limits), &shutdown).await;
         let (quic, wss) = (handle.quic_addr, handle.wss_addr);
         until_ready(&handle).await;
-        Self { pki, bus, folder, quic, wss, snapshot, shutdown, handle: Some(handle) }
+        Self { pki, bus, link, folder, quic, wss, snapshot, shutdown, handle: Some(handle) }
     }
 
     /// Stops the relay and starts another on the same folder and the same addresses.
@@ -80,7 +135,7 @@ impl World {
         self.shutdown = Shutdown::new();
         let config =
             Config { quic_listen: self.quic, wss_listen: self.wss, ..config(self.folder.path(), Limits::default()) };
-        let handle = start_relay(&self.pki, &self.bus, config, &self.shutdown).await;
+        let handle = start_relay(&self.pki, self.link.clone(), config, &self.shutdown).await;
         until_ready(&handle).await;
         self.handle = Some(handle);
     }
@@ -94,8 +149,12 @@ impl World {
     }
 
     fn stream() -> String {
+        Self::stream_of("local")
+    }
+
+    pub(crate) fn stream_of(region: &str) -> String {
         let lane = LaneCount::new(1).expect("one lane").lanes().next().expect("one lane");
-        subject::lane_stream("local", lane)
+        subject::lane_stream(region, lane)
     }
 
     /// Everything in the lane's stream.
@@ -174,13 +233,13 @@ impl World {
     }
 }
 
-pub(crate) async fn start_relay(pki: &Pki, bus: &Arc<MemoryBus>, config: Config, shutdown: &Shutdown) -> Handle {
+pub(crate) async fn start_relay(pki: &Pki, bus: Arc<dyn Bus>, config: Config, shutdown: &Shutdown) -> Handle {
     let identity = RelayIdentity {
         server: pki.shown.clone(),
         client_ca: vec![pki.ca()],
         root: Arc::new(ArcSwap::from_pointee(pki.root())),
     };
-    breeze_relay::start(config, identity, bus.clone(), shutdown.clone()).await.expect("it starts")
+    breeze_relay::start(config, identity, bus, shutdown.clone()).await.expect("it starts")
 }
 
 async fn until_ready(handle: &Handle) {
@@ -201,11 +260,13 @@ async fn answer_all(bus: &Arc<MemoryBus>, snapshot: &Arc<Mutex<SignedDocument>>)
     let set = snapshot.clone();
     answer(bus, subject::REVOCATIONS_SNAPSHOT, move |_| set.lock().expect("not poisoned").encode_to_vec()).await;
     let lane = LaneCount::new(1).expect("one lane").lanes().next().expect("one lane");
-    answer(bus, &subject::lane_held("local", lane), |_| {
-        let held = Held { lanes: vec![HeldLane { incarnation: 7, lane: 1, next_seq: 5 }], ..Default::default() };
-        HeldReply { held: Some(held), close: 0 }.encode_to_vec()
-    })
-    .await;
+    for (region, next_seq) in [("local", 5), ("away", 9)] {
+        answer(bus, &subject::lane_held(region, lane), move |_| {
+            let held = Held { lanes: vec![HeldLane { incarnation: 7, lane: 1, next_seq }], ..Default::default() };
+            HeldReply { held: Some(held), close: 0 }.encode_to_vec()
+        })
+        .await;
+    }
     answer(bus, subject::AGENT_DOCUMENTS, |_| {
         let document = SignedDocument { role: "config".to_owned(), ..Default::default() };
         DocumentsReply { documents: vec![document], ..Default::default() }.encode_to_vec()

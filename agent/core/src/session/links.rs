@@ -343,7 +343,7 @@ impl<S: Storage> Session<S> {
             config_version: self.documents.config_version(now_s),
             relay_list_version: self.documents.relay_list_version(),
             root_version: self.documents.root().document().version,
-            home_region: String::new(),
+            home_region: self.documents.home_region().to_owned(),
         };
         self.send(id, Body::Hello(hello));
     }

@@ -241,3 +241,22 @@ fn a_certificate_that_no_relay_lets_in_any_more_says_what_to_do() {
     world.run(MINUTE);
     assert!(status(&world).renewal_trouble.contains("enrol this device again"), "{}", status(&world).renewal_trouble);
 }
+
+#[test]
+fn the_home_region_is_said_once_it_was_told_and_survives_a_restart() {
+    let mut world = World::new(9);
+    world.run(2 * MINUTE);
+    assert_eq!(world.hellos[0].1.home_region, "", "nobody has told it");
+    let lasting = AgentConfig { version: 7, home_region: "eu".into(), ..AgentConfig::default() };
+    world.push(&Answer::Document(trust::config(&lasting)));
+    world.run(SECOND);
+    // One that says nothing of it changes nothing, nor does its end.
+    let now_s = 1_800_000_000 + world.now_us() / SECOND;
+    let fleeting = AgentConfig { version: 8, expires_unix_s: now_s + 60, ..AgentConfig::default() };
+    world.push(&Answer::Document(trust::config(&fleeting)));
+    world.run(2 * MINUTE);
+    world.kill(SECOND);
+    world.run(2 * MINUTE);
+    assert_eq!(world.hellos.last().expect("it came back").1.home_region, "eu");
+    world.check();
+}
