@@ -4,12 +4,17 @@ use crate::process::{self, Running, cargo, command, say, step};
 use anyhow::{Context, bail};
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+mod distributed;
+
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    system: Option<System>,
     /// Agents to hold
     #[arg(long, default_value_t = 10_000)]
     agents: u32,
@@ -21,17 +26,31 @@ pub(crate) struct Arguments {
     seconds: u32,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum System {
+    /// Every role as a process of its own, on NATS, ClickHouse's engine and Cassandra.
+    Distributed(distributed::Arguments),
+}
+
 impl Arguments {
     /// The load of the first marks: 10,000 agents at 10 s.
     pub(crate) const fn marks() -> Self {
-        Self { agents: 10_000, interval: 10, seconds: 60 }
+        Self { system: None, agents: 10_000, interval: 10, seconds: 60 }
     }
 }
 
-pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+/// Builds what is measured; the folder of the programs.
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
     step("Building with optimisation");
     process::run(cargo(&["build", "--profile", "bench", "-p", "breeze", "-p", "breeze-loadtest"], root))?;
-    let binaries = crate::stack::binaries(root).with_file_name("release");
+    Ok(crate::stack::binaries(root).with_file_name("release"))
+}
+
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(System::Distributed(arguments)) = &arguments.system {
+        return distributed::run(root, arguments);
+    }
+    let binaries = build(root)?;
     let data = tempfile::Builder::new().prefix("breeze-bench-").tempdir()?;
     let ready = data.path().join("ready.json");
     let mut up = command(binaries.join("breeze"), &["up", "--listen", "127.0.0.1:0"], root);
@@ -52,6 +71,10 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     load.args(["--seconds", &arguments.seconds.to_string(), "--server-pid", &server.child.id().to_string()]);
     load.arg("--ready-file").arg(&ready);
     process::run(load).context("load")?;
-    say("figures belong into docs/performance.md, with this command and the machine's noise");
+    remind();
     Ok(())
+}
+
+fn remind() {
+    say("figures belong into docs/performance.md, with this command and the machine's noise");
 }

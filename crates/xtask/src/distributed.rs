@@ -42,7 +42,7 @@ pub(crate) struct ChaosArguments {
 }
 
 /// Everything that a deployment needs, or what is missing.
-fn tools(root: &Path) -> anyhow::Result<Tools> {
+pub(crate) fn tools(root: &Path) -> anyhow::Result<Tools> {
     install::test_packages()?;
     let tools = install::servers(root)?;
     if tools.nats_server().is_none() || tools.clickhouse().is_none() || tools.cassandra().is_none() {
