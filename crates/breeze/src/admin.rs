@@ -1,4 +1,7 @@
-//! `breeze admin`: what is done to a folder of data while no server uses it.
+//! `breeze admin`: what is done to a folder of data while no server uses it, and to the registry of relays
+//! while any may.
+
+mod relays;
 
 use anyhow::{Context as _, bail, ensure};
 use breeze_control_plane::keyring::{KeyFolder, Keyring};
@@ -23,6 +26,27 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR", env = "BREEZE_DATA")]
         data: PathBuf,
     },
+    /// Print what relays pin: SHA-256 over the public key of the instance's authority, in hex
+    InstanceCa {
+        #[command(flatten)]
+        node: relays::Node,
+    },
+    AddRelay(relays::AddRelay),
+    /// Take a relay off the list that agents are given
+    ///
+    /// It gets no certificate any more; the one that it has ends within 30 days. Stop it, too.
+    RemoveRelay {
+        #[command(flatten)]
+        node: relays::Node,
+        /// As it was registered
+        #[arg(long)]
+        id: String,
+    },
+    /// Print the registered relays
+    ListRelays {
+        #[command(flatten)]
+        node: relays::Node,
+    },
 }
 
 /// Runs it; `print` gets the lines of the result.
@@ -30,7 +54,13 @@ pub(crate) enum Command {
 /// # Errors
 /// When the data cannot be read, and when a chain is broken.
 pub(crate) fn run(command: &Command, print: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    let Command::AuditVerify { data } = command;
+    let data = match command {
+        Command::AuditVerify { data } => data,
+        Command::InstanceCa { node } => return relays::instance_ca(node, print),
+        Command::AddRelay(relay) => return relays::add(relay, print),
+        Command::RemoveRelay { node, id } => return relays::remove(node, id, print),
+        Command::ListRelays { node } => return relays::list(node, print),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let verdicts = runtime.block_on(audit_verify(data))?;
     verdicts.iter().for_each(|verdict| print(&line(verdict)));

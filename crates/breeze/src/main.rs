@@ -2,7 +2,13 @@
 
 mod admin;
 mod backup;
+mod bus_config;
+mod config;
+mod config_command;
+mod files;
 mod keys;
+mod migrate;
+mod process;
 mod up;
 
 use breeze_runtime::telemetry::{self, LogFormat};
@@ -39,6 +45,16 @@ enum LogStyle {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::Arguments>),
+    /// Run a relay: agents' connections of a region, on NATS
+    Relay(process::Arguments),
+    /// Run a collector: what agents of a region send becomes metrics and state
+    Collector(process::Arguments),
+    /// Run a node of the control plane: API, dashboard, enrolment and trust
+    ControlPlane(process::Arguments),
+    Migrate(migrate::Arguments),
+    #[command(subcommand)]
+    Config(config_command::Command),
+    BusConfig(bus_config::Arguments),
     #[command(subcommand)]
     Admin(admin::Command),
     Backup(backup::BackupArguments),
@@ -70,16 +86,40 @@ fn try_main(arguments: Arguments) -> anyhow::Result<()> {
         Command::Backup(arguments) => backup::backup(&arguments, &mut |line| print(&format!("{line}\n"))),
         Command::Restore(arguments) => backup::restore(&arguments, &mut |line| print(&format!("{line}\n"))),
         Command::Keys(command) => keys::run(&command, &mut |line| print(&format!("{line}\n"))),
+        Command::Config(command) => config_command::run(&command, &mut |text| print(text)),
+        Command::BusConfig(arguments) => bus_config::run(&arguments, &mut |line| print(&format!("{line}\n"))),
+        Command::Migrate(command) => {
+            serve(&arguments.log, arguments.log_format)?;
+            migrate::run(&command, &mut |line| print(&format!("{line}\n")))
+        }
         Command::Up(up) => {
-            let format = match arguments.log_format {
-                LogStyle::Text => LogFormat::Text,
-                LogStyle::Json => LogFormat::Json,
-            };
-            telemetry::init(&arguments.log, format)?;
-            breeze_runtime::tls::install_provider();
+            serve(&arguments.log, arguments.log_format)?;
             up::run(&up)
         }
+        Command::Relay(role) => {
+            serve(&arguments.log, arguments.log_format)?;
+            process::relay(&role)
+        }
+        Command::Collector(role) => {
+            serve(&arguments.log, arguments.log_format)?;
+            process::collector(&role)
+        }
+        Command::ControlPlane(role) => {
+            serve(&arguments.log, arguments.log_format)?;
+            process::control_plane(&role)
+        }
     }
+}
+
+/// What everything that speaks to networks needs first.
+fn serve(log: &str, style: LogStyle) -> anyhow::Result<()> {
+    let format = match style {
+        LogStyle::Text => LogFormat::Text,
+        LogStyle::Json => LogFormat::Json,
+    };
+    telemetry::init(log, format)?;
+    breeze_runtime::tls::install_provider();
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a command-line program")]

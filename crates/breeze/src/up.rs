@@ -4,12 +4,11 @@
 //! apart. They stop in the order of the data's way: the relay first, the engines last.
 
 mod engines;
-mod files;
 mod ports;
 mod roles;
 mod settings;
 
-use crate::backup;
+use crate::{backup, files};
 use anyhow::{Context, ensure};
 use breeze_runtime::shutdown::Shutdown;
 use engines::Engines;

@@ -25,7 +25,8 @@ pub(super) struct Restored {
     pub(super) sealed_keys: Option<Vec<u8>>,
 }
 
-/// Fails when a restore into `data` was cut off.
+/// Fails when a restore into `data` was cut off, and when there are data without their keys: new ones
+/// would be made, which no agent believes and which cannot read what the old ones sealed.
 pub(crate) fn check_finished(data: &Path) -> anyhow::Result<()> {
     let unfinished = data.join(UNFINISHED);
     ensure!(!unfinished.exists(), "a restore into {} was cut off: empty the folder and restore again", data.display());

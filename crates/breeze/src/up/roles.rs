@@ -94,6 +94,7 @@ impl Roles {
             bus: Arc::clone(&bus),
             state: Arc::clone(&state),
             metrics: Arc::clone(&metrics),
+            regional_metrics: std::collections::BTreeMap::new(),
             render_metrics: Some(Arc::new(|| breeze_runtime::metrics::render().unwrap_or_default())),
         };
         let config = control_config(arguments, at.dashboard)?;
@@ -203,6 +204,7 @@ fn relay_config(arguments: &Arguments, settings: &Settings, at: Addresses) -> an
     Ok(breeze_relay::Config {
         id: RELAY_ID.into(),
         region: REGION.into(),
+        regions: Vec::new(),
         lanes: LANES,
         quic_listen: at.quic,
         wss_listen: at.wss,

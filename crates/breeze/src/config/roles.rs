@@ -1,0 +1,270 @@
+//! One file a role: its engines and its own section.
+
+use super::{
+    check::{Problems, host_and_port},
+    engines::{BusEngine, MetricsEngine, RegionalMetricsEngines, Retention, StateEngine},
+};
+use breeze_proto::shard::LaneCount;
+use serde::{Deserialize, Serialize};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// `[http]`: health and metrics, answered from the process's first moment on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+    /// Must be true to listen on anything else than loopback: nobody is asked who they are.
+    pub(crate) allow_remote: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        let ops = breeze_runtime::ops::Config::default();
+        Self { listen: ops.listen, allow_remote: ops.allow_remote }
+    }
+}
+
+impl Http {
+    fn check(&self, problems: &mut Problems) {
+        let allowed = self.allow_remote || self.listen.ip().is_loopback();
+        problems.must(allowed, "http.listen", "is not on loopback: set http.allow_remote = true to let others read it");
+    }
+}
+
+/// A relay's file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RelayFile {
+    pub(crate) region: String,
+    #[serde(default)]
+    pub(crate) http: Http,
+    pub(crate) bus: BusEngine,
+    pub(crate) relay: RelaySection,
+}
+
+/// `[relay]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RelaySection {
+    /// As registered by `breeze admin add-relay`.
+    pub(crate) id: String,
+    /// Hex, from `breeze admin instance-ca`: whom this relay believes.
+    pub(crate) instance_ca: String,
+    /// Home regions whose devices it may take; its own unless given.
+    #[serde(default)]
+    pub(crate) regions: Vec<String>,
+    /// Lanes of each region, 1 to 16; the same everywhere.
+    #[serde(default = "four")]
+    pub(crate) lanes: u16,
+    /// UDP.
+    pub(crate) quic_listen: SocketAddr,
+    /// TCP.
+    pub(crate) wss_listen: SocketAddr,
+    /// Keys, certificate, and the last revocation set.
+    pub(crate) data: PathBuf,
+    #[serde(default = "five_seconds")]
+    pub(crate) drain_ms: u64,
+    #[serde(default)]
+    pub(crate) limits: breeze_relay::Limits,
+}
+
+const fn four() -> u16 {
+    4
+}
+
+const fn five_seconds() -> u64 {
+    5_000
+}
+
+impl RelayFile {
+    pub(super) fn below(mut self, folder: &Path) -> Self {
+        self.bus.below(folder);
+        self.relay.data = folder.join(&self.relay.data);
+        if self.relay.regions.is_empty() {
+            self.relay.regions = vec![self.region.clone()];
+        }
+        self
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.token("region", &self.region);
+        self.http.check(problems);
+        self.bus.check(problems);
+        let section = &self.relay;
+        problems.token("relay.id", &section.id);
+        problems.must(
+            self.instance_ca().is_some(),
+            "relay.instance_ca",
+            "write the 64 hex digits that `breeze admin instance-ca` prints",
+        );
+        regions(problems, "relay.regions", &section.regions, &self.region);
+        lanes(problems, "relay.lanes", section.lanes);
+        problems.must(section.drain_ms <= 600_000, "relay.drain_ms", "write at most 600000");
+    }
+
+    /// SHA-256 over the authority's public key.
+    pub(crate) fn instance_ca(&self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&self.relay.instance_ca, &mut bytes).ok().map(|()| bytes)
+    }
+}
+
+/// A collector's file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectorFile {
+    pub(crate) region: String,
+    #[serde(default)]
+    pub(crate) http: Http,
+    pub(crate) bus: BusEngine,
+    pub(crate) state: StateEngine,
+    pub(crate) metrics: MetricsEngine,
+    pub(crate) collector: CollectorSection,
+    #[serde(default)]
+    pub(crate) retention: Retention,
+}
+
+/// `[collector]`; see [`breeze_collector::Config`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectorSection {
+    /// Of its own among the region's collectors.
+    pub(crate) id: String,
+    /// Regions that the own region's relays take devices for; the own unless given.
+    #[serde(default)]
+    pub(crate) regions: Vec<String>,
+    #[serde(default = "four")]
+    pub(crate) lanes: u16,
+    #[serde(default = "flush")]
+    pub(crate) flush_interval_ms: u64,
+    #[serde(default = "latest")]
+    pub(crate) latest_interval_ms: u64,
+    #[serde(default = "offline")]
+    pub(crate) offline_floor_ms: u64,
+    #[serde(default = "lease")]
+    pub(crate) lease_ms: u64,
+}
+
+fn flush() -> u64 {
+    breeze_collector::Config::default().flush_interval_ms
+}
+
+fn latest() -> u64 {
+    breeze_collector::Config::default().latest_interval_ms
+}
+
+fn offline() -> u64 {
+    breeze_collector::Config::default().offline_floor_ms
+}
+
+fn lease() -> u64 {
+    breeze_collector::Config::default().lease_ms
+}
+
+impl CollectorFile {
+    pub(super) fn below(mut self, folder: &Path) -> Self {
+        self.bus.below(folder);
+        self.state.below(folder);
+        self.metrics.below(folder);
+        if self.collector.regions.is_empty() {
+            self.collector.regions = vec![self.region.clone()];
+        }
+        self
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.token("region", &self.region);
+        self.http.check(problems);
+        self.bus.check(problems);
+        self.state.check(problems);
+        self.metrics.check("metrics", problems);
+        self.retention.check(problems);
+        let section = &self.collector;
+        problems.token("collector.id", &section.id);
+        regions(problems, "collector.regions", &section.regions, &self.region);
+        lanes(problems, "collector.lanes", section.lanes);
+        let mut within = |key: &str, value: u64, low: u64, high: u64| {
+            problems.must((low..=high).contains(&value), key, format_args!("write {low} to {high}; found {value}"));
+        };
+        within("collector.flush_interval_ms", section.flush_interval_ms, 10, 10_000);
+        within("collector.latest_interval_ms", section.latest_interval_ms, 0, 600_000);
+        within("collector.offline_floor_ms", section.offline_floor_ms, 1_000, 3_600_000);
+        within("collector.lease_ms", section.lease_ms, 1_000, 600_000);
+    }
+}
+
+/// A control-plane node's file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ControlPlaneFile {
+    /// Of this node.
+    pub(crate) region: String,
+    #[serde(default)]
+    pub(crate) http: Http,
+    pub(crate) bus: BusEngine,
+    pub(crate) state: StateEngine,
+    pub(crate) metrics: RegionalMetricsEngines,
+    /// Its own `region` is the file's and is not to be written.
+    pub(crate) control_plane: breeze_control_plane::Config,
+    #[serde(default)]
+    pub(crate) retention: Retention,
+}
+
+impl ControlPlaneFile {
+    pub(super) fn below(mut self, folder: &Path) -> Self {
+        self.bus.below(folder);
+        self.state.below(folder);
+        self.metrics.regions.values_mut().for_each(|engine| engine.below(folder));
+        let config = &mut self.control_plane;
+        config.region.clone_from(&self.region);
+        config.data = folder.join(&config.data);
+        config.agent_binaries.iter_mut().for_each(|path| *path = folder.join(&*path));
+        if let breeze_control_plane::Tls::Files { cert, key } = &mut config.tls {
+            (*cert, *key) = (folder.join(&*cert), folder.join(&*key));
+        }
+        if config.regions.is_empty() {
+            config.regions = self.metrics.regions.keys().cloned().collect();
+        }
+        self
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.token("region", &self.region);
+        self.http.check(problems);
+        self.bus.check(problems);
+        self.state.check(problems);
+        self.retention.check(problems);
+        for (region, engine) in &self.metrics.regions {
+            let section = format!("metrics.regions.{region}");
+            problems.token(&section, region);
+            engine.check(&section, problems);
+        }
+        let config = &self.control_plane;
+        problems.token("control_plane.id", &config.id);
+        for region in &config.regions {
+            problems.must(
+                self.metrics.regions.contains_key(region),
+                "metrics.regions",
+                format_args!("the region {region} of control_plane.regions is missing"),
+            );
+        }
+        problems.take("control_plane", config.check());
+    }
+}
+
+fn lanes(problems: &mut Problems, key: &str, lanes: u16) {
+    problems.must(LaneCount::new(lanes).is_some(), key, format_args!("write 1 to 16; found {lanes}"));
+}
+
+fn regions(problems: &mut Problems, key: &str, regions: &[String], own: &str) {
+    regions.iter().for_each(|region| problems.token(key, region));
+    problems.must(regions.iter().any(|region| region == own), key, format_args!("the own region {own} is missing"));
+}
+
+/// Host of `host:port` as a certificate names it.
+pub(crate) fn host_of(address: &str) -> Option<String> {
+    host_and_port(address).map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']').to_owned())
+}

@@ -1,0 +1,50 @@
+//! `breeze collector`.
+
+use super::{Process, clickhouse_config, cql_config, engines, nats_config};
+use crate::config::CollectorFile;
+use anyhow::Context as _;
+use breeze_bus::nats::{Streams, permissions::collector_user};
+use serde::Serialize;
+
+/// What the ready file says.
+#[derive(Debug, Serialize)]
+struct Ready {
+    role: &'static str,
+    id: String,
+    region: String,
+}
+
+/// Until the process is to stop, or a task fails.
+///
+/// # Errors
+/// In words for an operator.
+pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result<()> {
+    let Process { shutdown, ops, .. } = &process;
+    let own = ops.component("collector");
+    let section = &file.collector;
+    let streams = Streams { lanes: section.lanes, regions: section.regions.clone(), replicas: 1, max_stream_bytes: 0 };
+    let streams = streams.names(&file.region)?;
+    let config = nats_config(&file.bus, &file.region, &collector_user(&section.id)).context("bus")?;
+    let Some(bus) = engines::bus(config, &streams, ops, shutdown).await.context("bus")? else { return Ok(()) };
+    let config = cql_config(&file.state).context("state")?;
+    let Some(state) = engines::state(config, ops, shutdown).await.context("state")? else { return Ok(()) };
+    let config = clickhouse_config(&file.metrics, &file.retention).context("metrics")?;
+    let Some(metrics) = engines::metrics(config, ops, shutdown).await.context("metrics")? else { return Ok(()) };
+
+    let config = breeze_collector::Config {
+        id: section.id.clone(),
+        region: file.region.clone(),
+        lanes: section.lanes,
+        flush_interval_ms: section.flush_interval_ms,
+        latest_interval_ms: section.latest_interval_ms,
+        offline_floor_ms: section.offline_floor_ms,
+        lease_ms: section.lease_ms,
+    };
+    let collector =
+        breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.context("collector")?;
+    own.ready();
+    tracing::info!(collector.id = section.id, region = file.region, "collector is up");
+    process.announce(&Ready { role: "collector", id: section.id.clone(), region: file.region.clone() })?;
+    shutdown.begun().await;
+    collector.join().await
+}
