@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Between two queries: the precision of what is measured, and below the rate that one client may ask at.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Later than this counts as this late.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The part of the history that is asked for, one point a second.

@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 /// One figure of one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Figure {
-    /// Agents that were held.
+    /// Agents that were held; zero for what is of all loads.
     pub(crate) agents: usize,
     /// From 1.
     pub(crate) round: usize,
@@ -28,7 +28,7 @@ impl Report {
     /// What comes now is of this load.
     pub(crate) fn begin(&mut self, agents: usize, round: usize) {
         (self.agents, self.round) = (agents, round);
-        line(&format!("\n-- {agents} agents, round {round}"));
+        line(&format!("\n-- {}, round {round}", load(agents)));
     }
 
     /// Notes and prints a figure.
@@ -55,7 +55,7 @@ impl Report {
                 continue;
             }
             if done.last().is_none_or(|last| last.0 != key.0) {
-                line(&format!("\n== {} agents: median (least to greatest)", figure.agents));
+                line(&format!("\n== {}: median (least to greatest)", load(figure.agents)));
             }
             done.push(key);
             let (low, middle, high) = self.spread(key);
@@ -82,6 +82,10 @@ impl Report {
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
         Ok(fs::write(path, serde_json::to_vec_pretty(&self.figures)?)?)
     }
+}
+
+fn load(agents: usize) -> String {
+    if agents == 0 { "of all loads".to_owned() } else { format!("{agents} agents") }
 }
 
 /// Whole numbers as they are, others with two decimals.

@@ -54,9 +54,9 @@ pub(crate) struct Agents {
     /// is looked for in the end; may be repeated
     #[arg(long, value_name = "URL/DATABASE")]
     clickhouse: Vec<Database>,
-    /// Measure how long a heartbeat takes until the API finds it
-    #[arg(long)]
-    pub(crate) queryable: bool,
+    /// Seconds after that in which heartbeats are followed until the API finds them, one at a time
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) queryable: u64,
     /// Write a line `device value` for each acknowledged heartbeat; its value is stored as process_count
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
@@ -101,6 +101,7 @@ pub(crate) async fn run(arguments: &Agents) -> anyhow::Result<()> {
             let stage = stage::Stage::begin(&run, &members[..*count]).await?;
             let held = stage.hold(&run).await?;
             held.report(&mut run);
+            stage.follow(&mut run).await?;
             if !arguments.no_api {
                 measure_api(&run.api, &mut run.report).await?;
             }

@@ -68,7 +68,7 @@ impl Stage {
             endpoints: endpoints(members.len())?,
             tally: Tally::default(),
             ledger: Arc::clone(&run.ledger),
-            watch: run.arguments.queryable.then(Watch::default),
+            watch: (run.arguments.queryable > 0).then(Watch::default),
             stage: run.stage,
             started: run.started,
             heartbeat_ms: (interval * 1000.0) as u32,
@@ -106,35 +106,41 @@ impl Stage {
         let counted = || [&tally.sent, &tally.acked, &tally.lost_connections].map(|n| n.load(Ordering::Relaxed));
         let [sent, acked, lost] = counted();
         let started = Instant::now();
+        tokio::time::sleep(Duration::from_secs(run.arguments.seconds)).await;
+        let [sent_after, acked_after, lost_after] = counted();
+        Ok(Held {
+            took: started.elapsed(),
+            sent: sent_after - sent,
+            acked: acked_after - acked,
+            lost: lost_after - lost,
+            connected: connected(tally),
+            connected_after: self.connected_after,
+            own: changes(&run.own, &own)?,
+            beside: changes(&run.beside, &beside)?,
+            generator_s: Cost::of(std::process::id())?.total_s - generator.total_s,
+            latencies: tally.take_latencies(),
+            stored_rows: stored_rows(run).await.zip(rows_before).map(|(now, then)| now.saturating_sub(then)),
+        })
+    }
+
+    /// Follows heartbeats until they are queryable, for as long as was asked: apart from what is measured
+    /// before, since its queries cost as well.
+    ///
+    /// # Errors
+    /// If the API does not answer.
+    pub(crate) async fn follow(&self, run: &mut Run<'_>) -> anyhow::Result<()> {
+        let Some(watch) = &self.shared.watch else { return Ok(()) };
         let stop = CancellationToken::new();
-        let follow = async {
-            match &self.shared.watch {
-                Some(watch) => watch.follow(&run.api, &stop).await.map(Some),
-                None => Ok(None),
-            }
-        };
+        let follow = watch.follow(&run.api, &stop);
         let wait = async {
-            tokio::time::sleep(Duration::from_secs(run.arguments.seconds)).await;
-            let [sent_after, acked_after, lost_after] = counted();
-            let held = Held {
-                took: started.elapsed(),
-                sent: sent_after - sent,
-                acked: acked_after - acked,
-                lost: lost_after - lost,
-                connected: connected(tally),
-                connected_after: self.connected_after,
-                own: changes(&run.own, &own)?,
-                beside: changes(&run.beside, &beside)?,
-                generator_s: Cost::of(std::process::id())?.total_s - generator.total_s,
-                latencies: tally.take_latencies(),
-                stored_rows: stored_rows(run).await.zip(rows_before).map(|(now, then)| now.saturating_sub(then)),
-                queryable: None,
-            };
+            tokio::time::sleep(Duration::from_secs(run.arguments.queryable)).await;
             stop.cancel();
-            anyhow::Ok(held)
+            Ok(())
         };
-        let (queryable, held) = tokio::try_join!(follow, wait)?;
-        Ok(Held { queryable, ..held })
+        let (queryable, ()) = tokio::try_join!(follow, wait)?;
+        run.report.figure("heartbeats followed until queryable", queryable.len() as f64, "");
+        run.report.quantiles("queryable within", &queryable, &[0.5, 0.99]);
+        Ok(())
     }
 
     /// Stops the agents and closes their connections.
@@ -204,7 +210,6 @@ pub(crate) struct Held {
     connected_after: Duration,
     stored_rows: Option<u64>,
     latencies: Histogram<u64>,
-    queryable: Option<Histogram<u64>>,
     own: BTreeMap<String, Change>,
     beside: BTreeMap<String, Change>,
     generator_s: f64,
@@ -224,10 +229,6 @@ impl Held {
             report.figure("heartbeats queryable", rows as f64 / seconds, "1/s");
         }
         report.quantiles("acknowledged within", &self.latencies, &[0.5, 0.99, 0.999]);
-        if let Some(queryable) = &self.queryable {
-            report.figure("heartbeats followed until queryable", queryable.len() as f64, "");
-            report.quantiles("queryable within", queryable, &[0.5, 0.99]);
-        }
         report.figure("load generator, CPU", self.generator_s / seconds * 100.0, "% of a core");
         self.report_own(report, &run.idle);
         for (label, change) in &self.beside {

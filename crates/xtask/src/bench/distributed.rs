@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Seconds to measure each number, after everybody is connected
     #[arg(long, default_value_t = 40)]
     seconds: u32,
+    /// Seconds after that in which heartbeats are followed until they are queryable
+    #[arg(long, default_value_t = 30)]
+    queryable: u32,
     /// Regions, between which the agents are divided; a NATS, a ClickHouse and a Cassandra each
     #[arg(long, value_delimiter = ',', default_value = "eu")]
     regions: Vec<String>,
@@ -96,9 +99,10 @@ pub(super) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 
 fn load(root: &Path, arguments: &Arguments, deployment: &Deployment) -> anyhow::Result<std::process::Command> {
     let list = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mut load = command(deployment.program("breeze-loadtest"), &["agents", "--queryable"], root);
+    let mut load = command(deployment.program("breeze-loadtest"), &["agents"], root);
     load.args(["--count", &list(&arguments.agents), "--rounds", &arguments.rounds.to_string()]);
     load.args(["--interval", &arguments.interval.to_string(), "--seconds", &arguments.seconds.to_string()]);
+    load.args(["--queryable", &arguments.queryable.to_string()]);
     load.args(["--region", &arguments.regions.join(",")]);
     load.arg("--ready-file").arg(&deployment.ready_file);
     for role in &deployment.control_planes {
