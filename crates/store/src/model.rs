@@ -45,6 +45,9 @@ pub fn tables() -> Vec<Table> {
         trust::REVOCATIONS.into(),
         trust::ROOTS.into(),
         trust::VERSIONS.into(),
+        crate::history::EVENTS.into(),
+        crate::history::INVENTORY_HASHES.into(),
+        crate::history::INVENTORY_VERSIONS.into(),
     ]
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct DeviceMetrics {
     series: Vec<MetricSeries>,
     /// More series matched `details` than are answered.
     truncated: bool,
+    /// Regions whose history does not answer at the moment: their points are missing.
+    missing_regions: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,11 +92,13 @@ pub(crate) async fn get_device_metrics(
         resolution: resolution(Resolution::Raw),
         series: Vec::new(),
         truncated: false,
+        missing_regions: Vec::new(),
     };
     if let Some(prefix) = params.details {
         let result = ask(&app, &query(Selector::Named { prefix })).await?;
         answer.resolution = resolution(result.resolution);
         answer.truncated = result.truncated;
+        answer.missing_regions = result.missing_regions;
         answer.series.extend(result.series.iter().map(|series| MetricSeries {
             unit: metrics::named_unit(&series.name),
             points: metrics::named_rows(series),
@@ -104,6 +108,10 @@ pub(crate) async fn get_device_metrics(
     if !fixed.is_empty() {
         let result = ask(&app, &query(Selector::Scalars(fixed.iter().map(|series| series.index).collect()))).await?;
         answer.resolution = resolution(result.resolution);
+        // Either question may have met a region that was away.
+        answer.missing_regions.extend(result.missing_regions);
+        answer.missing_regions.sort_unstable();
+        answer.missing_regions.dedup();
         // The engine answers in the order of the selector.
         let named = fixed.iter().zip(&result.series);
         let shown: Vec<MetricSeries> = named.map(|(fixed, series)| shown(fixed, series)).collect();

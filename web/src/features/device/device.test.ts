@@ -4,7 +4,7 @@ import { clockWords } from "@/features/device/components/connection-tab";
 import { patchOf } from "@/features/device/components/edit-dialog";
 import { byInterface } from "@/features/device/components/network-tab";
 import { withSample } from "@/features/device/live-samples";
-import { refreshMs, stretchOf, ZOOM_MIN_MS } from "@/features/device/ranges";
+import { missingRegions, refreshMs, stretchOf, ZOOM_MIN_MS } from "@/features/device/ranges";
 import type { Device } from "@/lib/api/types";
 
 describe("the stretch of the metrics page", () => {
@@ -16,6 +16,12 @@ describe("the stretch of the metrics page", () => {
     const stretch = stretchOf({ from: 1_000_000, to: 1_000_010 });
     expect(stretch).toMatchObject({ kind: "fixed" });
     if (stretch.kind === "fixed") expect(stretch.to - stretch.from).toBe(ZOOM_MIN_MS);
+  });
+  it("names the regions whose points are missing", () => {
+    expect(missingRegions(["eu"])).toBe("Region eu does not answer: its points are missing.");
+    expect(missingRegions(["ap", "eu", "us"])).toBe(
+      "Regions ap, eu and us do not answer: their points are missing.",
+    );
   });
   it("asks again for what moves only", () => {
     expect(refreshMs({ kind: "fixed", from: 0, to: 1 })).toBe(false);

@@ -40,3 +40,12 @@ export function refreshMs(stretch: Stretch): number | false {
   if (stretch.kind === "fixed") return false;
   return stretch.ms <= RANGE_MS["6h"] ? 30_000 : stretch.ms <= RANGE_MS["24h"] ? 60_000 : 300_000;
 }
+
+/** What to say of regions whose history does not answer: the gaps in the graphs are theirs. */
+export function missingRegions(regions: readonly string[]): string {
+  const [only] = regions;
+  if (regions.length === 1 && only !== undefined) {
+    return `Region ${only} does not answer: its points are missing.`;
+  }
+  return `Regions ${regions.slice(0, -1).join(", ")} and ${regions.at(-1) ?? ""} do not answer: their points are missing.`;
+}

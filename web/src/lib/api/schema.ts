@@ -780,6 +780,8 @@ export interface components {
     /** @description A device's history. */
     DeviceMetrics: {
       from: components["schemas"]["Timestamp"];
+      /** @description Regions whose history does not answer at the moment: their points are missing. */
+      missing_regions: string[];
       /** @description What the points were made of: "raw", "5m", "1h" or "1d". */
       resolution: string;
       series: components["schemas"]["MetricSeries"][];

@@ -12,7 +12,13 @@ use super::ClickHouseMetrics;
 use super::literal::time;
 use super::schema::{Kind, ROLL_UPS, roll_up_select, tables};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
+/// How long after the start the first round is.
+const FIRST_ROUND: Duration = Duration::from_secs(300);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Days that one round looks at.
 const MAX_DAYS: usize = 64;
 
@@ -51,6 +57,27 @@ impl ClickHouseMetrics {
         let floor = self.floors()[0];
         memory.checked.retain(|&(_, day), _| day >= floor);
         Ok(made)
+    }
+
+    /// Does upkeep every hour until `shutdown`, the first round a few minutes after the start. Failures are
+    /// logged and tried again.
+    ///
+    /// # Errors
+    /// None so far; the result is what owners of tasks expect.
+    pub async fn run_maintenance(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), MetricsError> {
+        let mut wait = FIRST_ROUND;
+        while shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            wait = UPKEEP_INTERVAL;
+            match self.maintain((self.clock)()).await {
+                Ok(made) if made.is_empty() => {}
+                Ok(made) => tracing::info!(?made, "roll-ups were made again, as they did not say what the rows say"),
+                Err(error) => {
+                    metrics::counter!("breeze_metrics_upkeep_failures_total").increment(1);
+                    tracing::warn!(%error, "upkeep of the metrics failed; it is tried again in an hour");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Past days of raw rows that were not yet found in order as they are, with their newest blocks.

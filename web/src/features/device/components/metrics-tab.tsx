@@ -1,7 +1,7 @@
 // Graphs over an hour to ninety days: drag to zoom, one crosshair for all.
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
-import { ZoomOut } from "lucide-react";
+import { TriangleAlert, ZoomOut } from "lucide-react";
 import { useCallback } from "react";
 import { ChartSkeleton, TimeChart } from "@/components/charts/time-chart";
 import { Button } from "@/components/ui/button";
@@ -18,7 +18,13 @@ import {
   type ChartSpec,
 } from "@/features/device/charts";
 import { fetchMetrics } from "@/features/device/queries";
-import { RANGE_LABEL, refreshMs, stretchOf, type Stretch } from "@/features/device/ranges";
+import {
+  missingRegions,
+  RANGE_LABEL,
+  refreshMs,
+  stretchOf,
+  type Stretch,
+} from "@/features/device/ranges";
 import type { Device, Metrics } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
 import { duration, exact, millis } from "@/lib/format/time";
@@ -105,6 +111,15 @@ export function MetricsTab({ device, search }: { device: Device; search: DeviceS
           title="The metrics could not be loaded"
           onRetry={() => void metrics.refetch()}
         />
+      )}
+      {data !== undefined && data.missing_regions.length > 0 && (
+        <p
+          role="status"
+          className="flex items-center gap-2 rounded-lg border border-warning/35 bg-warning-soft p-3 text-sm"
+        >
+          <TriangleAlert size={16} className="shrink-0 text-warning" aria-hidden />
+          {missingRegions(data.missing_regions)}
+        </p>
       )}
       {data !== undefined && specs.length === 0 ? (
         <Panel>
