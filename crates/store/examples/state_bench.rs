@@ -1,11 +1,13 @@
-//! What the embedded state does a second, and what it costs:
-//! `cargo run --release -p breeze-store --example state_bench [FOLDER]`.
+//! What a state does a second, and what it costs:
+//! `cargo run --release -p breeze-store --example state_bench [FOLDER | cql=HOST:PORT]`.
 //!
-//! CPU is of the whole process, engine threads included. The folder's disk decides the commits of one
+//! The embedded one in a folder, or one on a database (data centre "dc1", one copy, keyspaces
+//! `breeze_bench_*`, made when missing). CPU is of this whole process, engine threads included. The folder's disk decides the commits of one
 //! caller, since each waits for a `fdatasync` of its own.
 
 use breeze_store::state::{
     Assert, Commit, CommitOutcome, CommitTable, Family, Merge, MergeTable, Serial, State,
+    cql::{CqlConfig, CqlState, migrate},
     embedded::{Config, EmbeddedState},
 };
 use bytes::Bytes;
@@ -67,12 +69,35 @@ async fn measure<F: Future<Output = u64> + Send>(
     let _ = writeln!(std::io::stdout(), "{name:<48} {per_second:>10.0} /s {cpu_us:>8.1} us CPU each");
 }
 
+async fn database(address: &str) -> CqlState {
+    let config = CqlConfig {
+        contact_points: vec![address.to_owned()],
+        datacenter: "dc1".into(),
+        config_datacenter: "dc1".into(),
+        keyspace_prefix: "breeze_bench".into(),
+        replication: [("dc1".to_owned(), 1)].into(),
+        tables: vec![USERS.into(), DEVICES.into()],
+        ..CqlConfig::default()
+    };
+    migrate(&config, &config.tables).await.expect("migrated");
+    CqlState::connect(config).await.expect("connected")
+}
+
 #[tokio::main]
 async fn main() {
     let temporary = tempfile::tempdir().expect("a folder");
-    let folder = std::env::args_os().nth(1).map_or_else(|| temporary.path().to_owned(), Into::into);
-    let config = Config { reserve_bytes: 0, ..Config::default() };
-    let state = Arc::new(EmbeddedState::open(folder.join("state-bench"), config).await.expect("it opens"));
+    let argument = std::env::args().nth(1);
+    let mut embedded = None;
+    let state: Arc<dyn State> = match argument.as_deref().and_then(|argument| argument.strip_prefix("cql=")) {
+        Some(address) => Arc::new(database(address).await),
+        None => {
+            let folder = argument.map_or_else(|| temporary.path().to_owned(), Into::into);
+            let config = Config { reserve_bytes: 0, ..Config::default() };
+            let state = Arc::new(EmbeddedState::open(folder.join("state-bench"), config).await.expect("it opens"));
+            embedded = Some(Arc::clone(&state));
+            state
+        }
+    };
 
     for callers in [1, 16, 256] {
         let on = Arc::clone(&state);
@@ -86,11 +111,12 @@ async fn main() {
         })
         .await;
     }
+    let run: u64 = rand::random();
     let on = Arc::clone(&state);
     measure("commit, 256 callers, assert, 2 puts, 1 item", 256, move |number| {
         let state = Arc::clone(&on);
         async move {
-            let commit = Commit::new(USERS, Bytes::copy_from_slice(&number.to_be_bytes()))
+            let commit = Commit::new(USERS, Bytes::from([run.to_be_bytes(), number.to_be_bytes()].concat()))
                 .assert(Assert::Absent("user".into()))
                 .put("user", value(number))
                 .put("index", "")
@@ -128,5 +154,7 @@ async fn main() {
         })
         .await;
     }
-    state.close().await;
+    if let Some(embedded) = embedded {
+        embedded.close().await;
+    }
 }

@@ -170,7 +170,7 @@ async fn claims_and_empty_values() {
     assert_eq!(state.commit(claim()).await.expect("judged"), CommitOutcome::Applied { version: 1 });
     match state.commit(claim()).await.expect("judged") {
         CommitOutcome::Conflict { partition_version: 1, rows } => assert_eq!(rows[0].value, ""),
-        other => panic!("it is taken: {other:?}"),
+        other @ (CommitOutcome::Applied { .. } | CommitOutcome::Conflict { .. }) => panic!("it is taken: {applied:?}"),
     }
     assert_eq!(state.partition_version(CLAIMS, &Bytes::from("name")).await.expect("readable"), 1);
     let merge = |version, value| Merge { table: DEVICES, partition: "p".into(), key: "".into(), version, value };
@@ -191,7 +191,7 @@ async fn many_asserts_are_judged_together() {
     assert_eq!(state.commit(put).await.expect("judged"), CommitOutcome::Applied { version: 1 });
     match state.commit(absent).await.expect("judged") {
         CommitOutcome::Conflict { rows, .. } => assert_eq!(rows.len(), 125),
-        other => panic!("half of them are there: {other:?}"),
+        CommitOutcome::Applied { .. } => panic!("half of them are there"),
     }
     // A row that was only asserted has not come into being by that.
     let page = state.scan(USERS.into(), b"p", Scan::default()).await.expect("readable");

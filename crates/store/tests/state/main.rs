@@ -1,6 +1,8 @@
 //! The state: every engine against the reference model, and the embedded one against crashes, a full
 //! disk and damaged files.
 
+#![expect(clippy::print_stderr, reason = "tests say what they skip, and the seed of what they run")]
+
 mod apart;
 mod blocks;
 mod conformance;

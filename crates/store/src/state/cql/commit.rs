@@ -144,18 +144,21 @@ impl Inner {
         open: Option<u64>,
         until: Instant,
     ) -> Result<Seen, StateError> {
-        let seen = self.look(relation, write, open.is_some(), until).await;
-        seen.map_err(|error| if open.is_some() { undecided(relation, &error.to_string()) } else { error })
+        if open.is_none() {
+            return self.look(relation, write, false, until).await;
+        }
+        // To give up would leave the caller not knowing: until the last moment.
+        loop {
+            match self.look(relation, write, true, until).await {
+                Ok(seen) => return Ok(seen),
+                Err(error) if Instant::now() >= until => return Err(undecided(relation, &error.to_string())),
+                Err(error) => tracing::debug!(table = relation.name, %error, "a commit is still to be read back"),
+            }
+        }
     }
 
     /// Reads the head and the asserted rows.
-    async fn look(
-        &self,
-        relation: &Relation,
-        write: &Write,
-        serial: bool,
-        until: Instant,
-    ) -> Result<Seen, StateError> {
+    async fn look(&self, relation: &Relation, write: &Write, serial: bool, until: Instant) -> Result<Seen, StateError> {
         let keys = write.asserts.iter().filter_map(Assert::key).map(|key| (ROW, key.clone()));
         let wanted: Vec<(i8, Bytes)> = std::iter::once((HEAD, Bytes::new())).chain(keys).collect();
         let (operation, query) = if serial { ("serial_read", Query::SerialKeys) } else { ("read", Query::Keys) };

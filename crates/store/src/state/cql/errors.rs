@@ -49,10 +49,7 @@ pub(super) fn is_final(error: &ExecutionError) -> bool {
     let of_request = matches!(error, ExecutionError::BadQuery(_));
     let by_server = matches!(
         of_server(error),
-        Some((
-            DbError::SyntaxError | DbError::Invalid | DbError::Unauthorized | DbError::ConfigError,
-            _
-        ))
+        Some((DbError::SyntaxError | DbError::Invalid | DbError::Unauthorized | DbError::ConfigError, _))
     );
     of_request || by_server
 }

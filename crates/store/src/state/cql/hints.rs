@@ -8,8 +8,8 @@ use super::{
     commit::Write,
     errors,
     run::{Measured, rows_of},
-    tables::Relation,
     tables::Query,
+    tables::Relation,
     values::{self, bigint},
 };
 use crate::state::{Assert, CommitOutcome, HintPage, OutboxHint, OutboxPosition, StateError, check};
@@ -128,7 +128,8 @@ impl Inner {
         let _measured = Measured::new("outbox_hints");
         let limit = check::page_rows(limit);
         let unknown = || StateError::Invalid("the cursor is none of the hints'".into());
-        let mut place = cursor.map_or_else(|| Some(Place::default()), |cursor| Place::read(&cursor)).ok_or_else(unknown)?;
+        let mut place =
+            cursor.map_or_else(|| Some(Place::default()), |cursor| Place::read(&cursor)).ok_or_else(unknown)?;
         let mut page = HintPage::default();
         let (mut heard, mut failed) = (false, None);
         while let Some(hints) = self.catalog.hints().get(place.relation) {

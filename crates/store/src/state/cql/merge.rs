@@ -1,8 +1,8 @@
 //! Merges: plain writes with their version as write timestamp, those of a partition together.
 
 use super::{
-    Inner, errors,
-    run::{Measured, back_off, count},
+    Inner,
+    run::{Measured, Tries},
     tables::{Query, Relation},
     values::{Arg, bigint},
 };
@@ -20,8 +20,6 @@ const MAX_CONCURRENT: usize = 64;
 /// One request holds at most this many rows, and, beyond the first, bytes.
 const MAX_BATCH_ROWS: usize = 64;
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-/// Attempts at one request, beyond those of the driver.
-const MAX_ATTEMPTS: u32 = 4;
 
 type Group = (Arc<Relation>, Vec<Merge>);
 
@@ -83,7 +81,7 @@ async fn groups(inner: &Inner, merges: Vec<Merge>) -> Result<Vec<Group>, StateEr
 
 impl Inner {
     async fn merge_group(&self, relation: &Relation, rows: &[Merge], until: Instant) -> Result<(), StateError> {
-        let mut attempt = 0;
+        let mut tries = Tries::new(until);
         loop {
             let sent = timeout_at(until.into(), self.merge_once(relation, rows)).await;
             let error = match sent {
@@ -91,13 +89,9 @@ impl Inner {
                 Ok(Err(error)) => error,
                 Err(_) => ExecutionError::RequestTimeout(self.cluster.request_timeout),
             };
-            count("merge", &error);
-            attempt += 1;
-            if errors::is_final(&error) || attempt >= MAX_ATTEMPTS || Instant::now() >= until {
+            if !tries.again("merge", &error).await {
                 return Err(self.cluster.failed(&error));
             }
-            metrics::counter!("breeze_state_retries_total", "operation" => "merge").increment(1);
-            back_off(attempt).await;
         }
     }
 

@@ -14,6 +14,7 @@ use scylla::{
     serialize::row::SerializeRow,
     statement::{Consistency, SerialConsistency, Statement},
 };
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -31,10 +32,6 @@ const LEASE_POLL: Duration = Duration::from_millis(300);
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deleted hints are forgotten soon: one that comes back is one for nothing.
 const HINT_GRACE_SECONDS: u64 = 3600;
-/// The schema's own table is the only thing made without the lease. With its id given, nodes that
-/// make it at the same time make the same one.
-const SCHEMA_TABLE_ID: &str = "b7ee2e00-5c3a-4e5a-9c4f-000000000001";
-
 /// Makes keyspaces and tables that are not there yet, and brings the schema to [`SCHEMA_VERSION`].
 /// What was done, a line each; nothing where nothing was to be done. Several nodes may call it at the
 /// same time.
@@ -81,6 +78,14 @@ fn replication(config: &CqlConfig) -> Result<String, StateError> {
     }
     options.push('}');
     Ok(options)
+}
+
+/// The schema's own table is the only thing made without the lease. With its id given, nodes that make
+/// it at the same time make the same one.
+fn schema_table_id(prefix: &str) -> String {
+    let hash = Sha256::digest(format!("breeze_schema of {prefix}"));
+    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 fn check_name(table: Table) -> Result<(), StateError> {
@@ -166,7 +171,7 @@ impl Migration<'_> {
 
     async fn schema_table(&self) -> Result<(), StateError> {
         // ScyllaDB orders changes of the schema itself.
-        let id = if self.scylla { String::new() } else { format!(" WITH id = {SCHEMA_TABLE_ID}") };
+        let id = if self.scylla { String::new() } else { format!(" WITH id = {}", schema_table_id(self.prefix)) };
         let target = format!("{}_config.breeze_schema", self.prefix);
         self.change(format!("CREATE TABLE IF NOT EXISTS {target} (name text PRIMARY KEY, value text){id}")).await
     }
@@ -325,8 +330,7 @@ mod tests {
 
     #[test]
     fn replication_names_the_data_centres_in_use() {
-        let mut config =
-            CqlConfig { datacenter: "eu".into(), config_datacenter: "us".into(), ..CqlConfig::default() };
+        let mut config = CqlConfig { datacenter: "eu".into(), config_datacenter: "us".into(), ..CqlConfig::default() };
         config.replication = [("eu".to_owned(), 3)].into();
         assert!(matches!(replication(&config), Err(StateError::Settings(said)) if said.contains("us")));
         config.replication.insert("us".into(), 1);

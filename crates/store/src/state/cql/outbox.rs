@@ -7,9 +7,7 @@ use super::{
     tables::{Query, Relation},
     values::bigint,
 };
-use crate::state::{
-    CommitTable, MAX_PAGE_BYTES, OutboxItem, OutboxPosition, PendingItem, StateError, check,
-};
+use crate::state::{CommitTable, MAX_PAGE_BYTES, OutboxItem, OutboxPosition, PendingItem, StateError, check};
 use bytes::{BufMut, Bytes, BytesMut};
 use scylla::response::{PagingState, PagingStateResponse};
 use std::time::{Duration, Instant, SystemTime};

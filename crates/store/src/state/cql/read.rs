@@ -81,7 +81,7 @@ fn after(key: &[u8]) -> Bytes {
 
 /// First and last token of a bucket. The least of all stands for the ring's end and is no partition's.
 const fn tokens(bucket: u8) -> (i64, i64) {
-    let first = i64::MIN + (bucket as i64) * BUCKET_TOKENS;
+    let first = (bucket as i64 - 128) * BUCKET_TOKENS;
     let last = first + (BUCKET_TOKENS - 1);
     (if bucket == 0 { first + 1 } else { first }, last)
 }
@@ -195,7 +195,8 @@ impl Inner {
         let found = self.page(relation, &at.partition, &scan, until).await?;
         for row in found.rows {
             room.take(row.key.len() + row.value.len());
-            page.next = Some(Position { token: at.token, partition: at.partition.clone(), key: row.key.clone() }.cursor());
+            page.next =
+                Some(Position { token: at.token, partition: at.partition.clone(), key: row.key.clone() }.cursor());
             page.rows.push((at.partition.clone(), row));
         }
         if room.is_full() || found.next.is_some() {
@@ -243,7 +244,9 @@ impl Inner {
                     rows.push((token, partition, ROW, key, version, value));
                 }
             } else {
-                for row in answer.rows::<(i64, Bytes, Bytes, Option<i64>, Option<Bytes>, i8)>().map_err(|e| wrong(&e))? {
+                for row in
+                    answer.rows::<(i64, Bytes, Bytes, Option<i64>, Option<Bytes>, i8)>().map_err(|e| wrong(&e))?
+                {
                     let (token, partition, key, version, value, kind) = row.map_err(|e| wrong(&e))?;
                     rows.push((token, partition, kind, key, version, value));
                 }

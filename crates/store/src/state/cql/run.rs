@@ -13,10 +13,36 @@ use scylla::{
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 
-/// Attempts at a request that may be repeated, beyond those of the driver.
-const MAX_ATTEMPTS: u32 = 4;
+/// How long a request that may be repeated is, beyond what the driver does: a connection that was cut
+/// is there again sooner, and a database that is away is told to be in time.
+const PATIENCE: Duration = Duration::from_secs(2);
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_millis(500);
+
+/// How often and how long something was tried.
+pub(super) struct Tries {
+    count: u32,
+    began: Instant,
+    until: Instant,
+}
+
+impl Tries {
+    pub(super) fn new(until: Instant) -> Self {
+        Self { count: 0, began: Instant::now(), until }
+    }
+
+    /// Waits after a failure. Whether to try once more.
+    pub(super) async fn again(&mut self, operation: &'static str, error: &ExecutionError) -> bool {
+        count(operation, error);
+        self.count += 1;
+        if errors::is_final(error) || Instant::now() >= self.until || self.began.elapsed() >= PATIENCE {
+            return false;
+        }
+        metrics::counter!("breeze_state_retries_total", "operation" => operation).increment(1);
+        back_off(self.count).await;
+        true
+    }
+}
 
 /// A random wait that grows with the attempts before it.
 pub(super) async fn back_off(attempt: u32) {
@@ -56,7 +82,8 @@ impl Inner {
         values: impl SerializeRow,
         until: Instant,
     ) -> Result<QueryResult, StateError> {
-        let (answer, _) = self.run_page(operation, relation, query, values, (usize::MAX, PagingState::start()), until).await?;
+        let (answer, _) =
+            self.run_page(operation, relation, query, values, (usize::MAX, PagingState::start()), until).await?;
         Ok(answer)
     }
 
@@ -70,7 +97,7 @@ impl Inner {
         (rows, from): (usize, PagingState),
         until: Instant,
     ) -> Result<(QueryResult, PagingStateResponse), StateError> {
-        let mut attempt = 0;
+        let mut tries = Tries::new(until);
         loop {
             let once = self.once(relation, query, &values, rows, from.clone());
             let error = match timeout_at(until.into(), once).await {
@@ -78,13 +105,9 @@ impl Inner {
                 Ok(Err(error)) => error,
                 Err(_) => ExecutionError::RequestTimeout(self.cluster.request_timeout),
             };
-            count(operation, &error);
-            attempt += 1;
-            if errors::is_final(&error) || attempt >= MAX_ATTEMPTS || Instant::now() >= until {
+            if !tries.again(operation, &error).await {
                 return Err(self.cluster.failed(&error));
             }
-            metrics::counter!("breeze_state_retries_total", "operation" => operation).increment(1);
-            back_off(attempt).await;
         }
     }
 

@@ -314,7 +314,9 @@ impl Catalog {
         for (name, recorded) in &schema {
             let Some(name) = name.strip_prefix("table/") else { continue };
             let Some(spec) = Spec::read(recorded) else {
-                return Err(StateError::Schema(format!("table {name} is recorded as {recorded:?}, which is not known")));
+                return Err(StateError::Schema(format!(
+                    "table {name} is recorded as {recorded:?}, which is not known"
+                )));
             };
             let made = || Arc::new(Relation::new(&self.prefix, name, spec, spec.route()));
             relations.entry(name.to_owned()).or_insert_with(made);
