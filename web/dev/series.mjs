@@ -69,5 +69,6 @@ export function metrics(url) {
     resolution,
     series,
     truncated: false,
+    missing_regions: [],
   };
 }
