@@ -3,6 +3,7 @@
 mod support;
 
 mod agent_figures;
+mod backup;
 mod clocks;
 mod crash;
 mod disk_full;
