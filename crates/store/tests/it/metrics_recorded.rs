@@ -3,6 +3,7 @@
 #[path = "../../testdata/metrics_recorded.rs"]
 mod recorded;
 
+use crate::clickhouse_support;
 use crate::metrics_support::{DAY, DAY_MS, at, device, open, scalar_query, token};
 use breeze_store::metrics::{FrozenBatch, Metrics, Query, SCALARS, Selector};
 use std::path::PathBuf;
@@ -51,4 +52,25 @@ async fn recorded_series_take_at_most_two_bytes_a_sample_after_merging() {
         let recorded: Vec<u64> = slices[3].iter().map(|reading| reading.scalars[scalar]).collect();
         assert_eq!(values, recorded, "{}", series.name);
     }
+}
+
+#[tokio::test]
+async fn recorded_series_take_at_most_0_8_bytes_a_sample_on_clickhouse() {
+    let Some(url) = clickhouse_support::url() else { return };
+    let config = clickhouse_support::config(&url);
+    let engine = clickhouse_support::open(&config).await;
+    let readings = recorded::readings(include_str!("../../testdata/metrics_recorded.csv"));
+    let slices: Vec<_> = readings.chunks_exact(readings.len() / DEVICES).take(DEVICES).collect();
+    let heartbeat = |number: usize, index: usize| {
+        let slice = &slices[number];
+        recorded::heartbeat(device(number as u8), at(DAY, 0), index as u64, &slice[index], &slice[0])
+    };
+    let rows: Vec<_> = (0..slices[0].len()).flat_map(|i| (0..DEVICES).map(move |n| (n, i))).collect();
+    let rows: Vec<_> = rows.into_iter().map(|(number, index)| heartbeat(number, index)).collect();
+    engine.append(&token(1, 1, DAY), &FrozenBatch::encode(&rows, &[])).await.expect("append");
+    clickhouse_support::ask(&config, "OPTIMIZE TABLE heartbeats FINAL").await;
+    let sum = "SELECT sum(data_compressed_bytes) FROM system.parts WHERE database = currentDatabase() \
+               AND table = 'heartbeats' AND active";
+    let bytes: usize = clickhouse_support::ask(&config, sum).await.parse().expect("a number");
+    assert!(bytes > 0 && bytes * 10 <= rows.len() * SCALARS * 8, "{bytes} bytes for {} rows", rows.len());
 }
