@@ -13,6 +13,9 @@ pub const ENCODER_VERSION: u32 = 1;
 const MAX_ROWS: usize = 20_000;
 /// Documents after which a batch is full: they are up to half a megabyte each, and wait in memory.
 const MAX_DOCUMENTS: usize = 64;
+/// Days after which a batch is full: each is an insert of its own. One entry of the stream may still
+/// bring all that a sample may be late by.
+const MAX_DAYS: usize = 8;
 const DAY_MS: u64 = 86_400_000;
 
 /// A document and where its confirmation goes.
@@ -54,7 +57,7 @@ impl Pending {
     /// Whether it must go before more is taken in.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.rows >= MAX_ROWS || self.inventory.len() >= MAX_DOCUMENTS
+        self.rows >= MAX_ROWS || self.inventory.len() >= MAX_DOCUMENTS || self.days.len() >= MAX_DAYS
     }
 
     pub(super) fn day(&mut self, at_ms: u64) -> &mut DayRows {

@@ -12,10 +12,10 @@ use std::{
 };
 
 /// What relays wrote, entry by entry.
-type Script = Vec<Vec<v1::LaneEntry>>;
+pub(crate) type Script = Vec<Vec<v1::LaneEntry>>;
 
 /// The rows that must be there, once each.
-fn expected(script: &Script) -> Rows {
+pub(crate) fn expected(script: &Script) -> Rows {
     let mut seen = BTreeSet::new();
     let mut rows = Rows::new();
     for entry in script.iter().flatten() {
@@ -30,7 +30,7 @@ fn expected(script: &Script) -> Rows {
 }
 
 /// Writes the script, each entry when the one before has been stored or the collector has stopped.
-async fn feed(world: &World, script: &Script, fuse: &Fuse) {
+pub(crate) async fn feed(world: &World, script: &Script, fuse: &Fuse) {
     for (number, entries) in script.iter().enumerate() {
         world.append(entries.clone()).await;
         let wanted = expected(&script[..=number].to_vec()).len();
@@ -60,7 +60,7 @@ async fn finish_and_check(world: &World, script: &Script) {
     assert_eq!((extent.first, extent.last), (last + 1, last), "the stream is trimmed behind what is applied");
 }
 
-async fn check_devices(world: &World, script: &Script) {
+pub(crate) async fn check_devices(world: &World, script: &Script) {
     let mut newest: BTreeMap<DeviceId, u64> = BTreeMap::new();
     let mut hello = BTreeSet::new();
     for entry in script.iter().flatten() {
@@ -93,7 +93,7 @@ async fn check_devices(world: &World, script: &Script) {
     }
 }
 
-async fn check_received(record: &LaneRecord, script: &Script) {
+pub(crate) async fn check_received(record: &LaneRecord, script: &Script) {
     let recovered = record.recover().await.expect("recovers");
     let mut stored = BTreeMap::new();
     for device in &recovered.received {
@@ -124,7 +124,7 @@ async fn crash_at(script: &Script, writes: u64, stop: Stop) -> bool {
 }
 
 /// Live and backlog, two days, sent again within and across entries, a hello.
-fn script() -> Script {
+pub(crate) fn script() -> Script {
     let now = now_us();
     let day = 86_400_000_000;
     let old = |seq, back| heartbeat_in(device(2), 7, v1::Lane::Backlog, seq, now - back, now + 2);

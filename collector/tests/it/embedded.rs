@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use breeze_bus::{Bus, EmbeddedBus, EmbeddedBusConfig};
-use breeze_collector::Handle;
+use breeze_collector::{Config, Handle};
 use breeze_proto::v1;
 use breeze_runtime::shutdown::Shutdown;
 use breeze_store::{
@@ -33,6 +33,12 @@ impl Engines {
     pub(crate) async fn start(&self, shutdown: &Shutdown) -> Handle {
         let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
         breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await.expect("starts")
+    }
+
+    pub(crate) async fn start_as(&self, config: Config, shutdown: Shutdown) -> Running {
+        let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
+        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
+        Running { handle, shutdown }
     }
 
     pub(crate) async fn load_of(&self, number: u8) -> Vec<(u64, f64)> {

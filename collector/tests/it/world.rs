@@ -5,12 +5,13 @@ use breeze_bus::{Bus, BusError, Entry, Extent, MemoryBus, Position, Service, Sub
 use breeze_collector::{Config, Handle};
 use breeze_proto::{
     id::DeviceId,
-    shard::{LaneCount, Shard},
+    shard::{LaneCount, LaneId, MAX_LANES, Shard},
     subject, v1,
 };
 use breeze_runtime::shutdown::Shutdown;
 use breeze_store::{
     metrics::{Appended, FrozenBatch, InsertToken, Metrics, MetricsError, Query, QueryResult, Resolution, Usage},
+    model::lane::LaneRecord,
     state::{
         Commit, CommitOutcome, CommitTable, FamilyPage, HintPage, Merge, OutboxHint, OutboxPosition, Page, PendingItem,
         Row, Scan, State, StateError, Table, memory::MemoryState,
@@ -21,13 +22,15 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
-    future::{Future, pending},
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Any wait of a test ends by then.
@@ -55,8 +58,26 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
 /// (device, time, load) -> how often it was inserted.
 pub(crate) type Rows = BTreeMap<(DeviceId, u64, u64), u32>;
 
+/// What a store does with an append.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Well,
+    /// It refuses.
+    Gone,
+    /// It does not answer until it is well again.
+    Silent,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct MemoryMetrics {
+    mood: watch::Sender<Mood>,
+    /// Where a token must have been recorded before it is appended.
+    recorded: Mutex<Option<Arc<MemoryState>>>,
+    /// Tokens in the order in which their appends began, and how many were under way at a time.
+    pub(crate) began: Mutex<Vec<InsertToken>>,
+    under_way: AtomicU64,
+    pub(crate) most_under_way: AtomicU64,
     batches: Mutex<BTreeMap<InsertToken, Bytes>>,
     rows: Mutex<Rows>,
     named: Mutex<BTreeMap<(DeviceId, u64, String), f64>>,
@@ -65,6 +86,26 @@ pub(crate) struct MemoryMetrics {
 impl MemoryMetrics {
     pub(crate) fn rows(&self) -> Rows {
         self.rows.lock().clone()
+    }
+
+    pub(crate) fn set_mood(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+
+    /// From now on a token that no boundary names is a failure.
+    pub(crate) fn check_records(&self, state: &Arc<MemoryState>) {
+        *self.recorded.lock() = Some(state.clone());
+    }
+
+    /// The lane's newest boundary names it, or it was stored before.
+    async fn check_recorded(&self, token: &InsertToken) {
+        let state = self.recorded.lock().clone();
+        let (Some(state), false) = (state, self.batches.lock().contains_key(token)) else { return };
+        let number = token.stream.rsplit('.').next().and_then(|number| number.parse::<u16>().ok()).expect("a lane");
+        let lane = all_lanes().find(|lane| lane.number() == number).expect("a lane");
+        let (boundary, _) = LaneRecord::new(state, "local", lane).boundary().await.expect("reads");
+        let names = (boundary.first, boundary.last) == (token.first, token.last) && boundary.days.contains(&token.day);
+        assert!(names || self.batches.lock().contains_key(token), "{token} was not recorded: {boundary:?}");
     }
 
     pub(crate) fn named(&self) -> BTreeMap<(DeviceId, u64, String), f64> {
@@ -79,6 +120,17 @@ impl MemoryMetrics {
 #[async_trait]
 impl Metrics for MemoryMetrics {
     async fn append(&self, token: &InsertToken, batch: &FrozenBatch) -> Result<Appended, MetricsError> {
+        self.check_recorded(token).await;
+        self.began.lock().push(token.clone());
+        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let mut mood = self.mood.subscribe();
+        let mood = *mood.wait_for(|mood| *mood != Mood::Silent).await.expect("it is there");
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        if mood == Mood::Gone {
+            return Err(MetricsError::Unavailable("it is gone".into()));
+        }
         let mut batches = self.batches.lock();
         if let Some(before) = batches.get(token) {
             assert_eq!(before, batch.as_bytes(), "a token's batch must be the same every time: {token}");
@@ -101,7 +153,7 @@ impl Metrics for MemoryMetrics {
     }
 
     async fn query(&self, _query: &Query) -> Result<QueryResult, MetricsError> {
-        Ok(QueryResult { resolution: Resolution::Raw, series: vec![], truncated: false })
+        Ok(QueryResult { resolution: Resolution::Raw, series: vec![], truncated: false, missing_regions: vec![] })
     }
 
     async fn usage(&self) -> Result<Usage, MetricsError> {
@@ -109,7 +161,7 @@ impl Metrics for MemoryMetrics {
     }
 }
 
-// ---- a fuse: the process stops at the n-th write ----
+// ---- a fuse: the process stops at the n-th write, for good or until it is woken ----
 
 /// Whether the write at which it stops has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,27 +174,59 @@ pub(crate) enum Stop {
 pub(crate) struct Fuse {
     left: AtomicU64,
     stop: Stop,
+    woken: CancellationToken,
+    /// Writes that wait for it to be woken.
+    late: AtomicU64,
 }
 
 impl Fuse {
     pub(crate) fn new(writes: u64, stop: Stop) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(writes), stop })
+        let woken = CancellationToken::new();
+        Arc::new(Self { left: AtomicU64::new(writes), stop, woken, late: AtomicU64::new(0) })
     }
 
     pub(crate) fn is_blown(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
     }
 
-    /// Runs a write, unless the process has stopped by now; then nothing ever returns.
-    async fn write<T>(&self, write: impl Future<Output = T>) -> T {
+    /// Lets a stopped process go on, as SIGCONT does: the write at which it stopped, and others that were
+    /// under way, happen now, whether anybody still waits for them or not.
+    pub(crate) fn wake(&self) {
+        self.woken.cancel();
+    }
+
+    pub(crate) fn late_writes(&self) -> u64 {
+        self.late.load(Ordering::SeqCst)
+    }
+
+    /// Runs a write. If the process has stopped by now, when it is woken; nothing returns before.
+    async fn write<T: Send + 'static>(self: &Arc<Self>, write: impl Future<Output = T> + Send + 'static) -> T {
         let took = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         match (took, self.stop) {
-            (Err(_), _) | (Ok(1), Stop::Before) => pending().await,
-            (Ok(1), Stop::After) => {
-                write.await;
-                pending().await
+            (Ok(left), _) if left > 1 => write.await,
+            (Ok(_), Stop::After) => {
+                let done = write.await;
+                self.woken.cancelled().await;
+                done
             }
-            (Ok(_), _) => write.await,
+            (Ok(_), Stop::Before) | (Err(_), _) => {
+                let fuse = self.clone();
+                fuse.late.fetch_add(1, Ordering::SeqCst);
+                let late = tokio::spawn(async move {
+                    fuse.woken.cancelled().await;
+                    let done = write.await;
+                    fuse.late.fetch_sub(1, Ordering::SeqCst);
+                    done
+                });
+                late.await.expect("it does not panic")
+            }
+        }
+    }
+
+    /// What a stopped process does not do.
+    async fn silence(&self) {
+        if self.is_blown() {
+            self.woken.cancelled().await;
         }
     }
 }
@@ -157,7 +241,8 @@ pub(crate) struct Fused<T> {
 #[async_trait]
 impl Metrics for Fused<MemoryMetrics> {
     async fn append(&self, token: &InsertToken, batch: &FrozenBatch) -> Result<Appended, MetricsError> {
-        self.fuse.write(self.inner.append(token, batch)).await
+        let (inner, token, batch) = (self.inner.clone(), token.clone(), batch.clone());
+        self.fuse.write(async move { inner.append(&token, &batch).await }).await
     }
     async fn query(&self, query: &Query) -> Result<QueryResult, MetricsError> {
         self.inner.query(query).await
@@ -170,10 +255,12 @@ impl Metrics for Fused<MemoryMetrics> {
 #[async_trait]
 impl State for Fused<MemoryState> {
     async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StateError> {
-        self.fuse.write(self.inner.commit(commit)).await
+        let inner = self.inner.clone();
+        self.fuse.write(async move { inner.commit(commit).await }).await
     }
     async fn merge(&self, merges: Vec<Merge>) -> Result<(), StateError> {
-        self.fuse.write(self.inner.merge(merges)).await
+        let inner = self.inner.clone();
+        self.fuse.write(async move { inner.merge(merges).await }).await
     }
     async fn get(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Row>, StateError> {
         self.inner.get(table, partition, key).await
@@ -215,7 +302,8 @@ impl State for Fused<MemoryState> {
 #[async_trait]
 impl Bus for Fused<MemoryBus> {
     async fn append(&self, stream: &str, id: &str, payload: Bytes) -> Result<Position, BusError> {
-        self.fuse.write(self.inner.append(stream, id, payload)).await
+        let (inner, stream, id) = (self.inner.clone(), stream.to_owned(), id.to_owned());
+        self.fuse.write(async move { inner.append(&stream, &id, payload).await }).await
     }
     async fn read(
         &self,
@@ -227,12 +315,14 @@ impl Bus for Fused<MemoryBus> {
         self.inner.read(stream, from, max_bytes, wait).await
     }
     async fn trim(&self, stream: &str, before: Position) -> Result<(), BusError> {
-        self.fuse.write(self.inner.trim(stream, before)).await
+        let (inner, stream) = (self.inner.clone(), stream.to_owned());
+        self.fuse.write(async move { inner.trim(&stream, before).await }).await
     }
     async fn extent(&self, stream: &str) -> Result<Extent, BusError> {
         self.inner.extent(stream).await
     }
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
+        self.fuse.silence().await;
         self.inner.publish(subject, payload).await
     }
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscription>, BusError> {
@@ -261,8 +351,8 @@ pub(crate) fn config() -> Config {
 
 /// A collector and its way to stop.
 pub(crate) struct Running {
-    handle: Handle,
-    shutdown: Shutdown,
+    pub(crate) handle: Handle,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Running {
@@ -287,11 +377,15 @@ impl World {
 
     /// A collector whose process stops with the fuse.
     pub(crate) async fn start_fused(&self, fuse: &Arc<Fuse>) -> Running {
+        self.start_fused_as(config(), fuse).await
+    }
+
+    pub(crate) async fn start_fused_as(&self, config: Config, fuse: &Arc<Fuse>) -> Running {
         let shutdown = Shutdown::new();
         let bus = Arc::new(Fused { inner: self.bus.clone(), fuse: fuse.clone() });
         let state = Arc::new(Fused { inner: self.state.clone(), fuse: fuse.clone() });
         let metrics = Arc::new(Fused { inner: self.metrics.clone(), fuse: fuse.clone() });
-        let handle = breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await.expect("starts");
+        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
         Running { handle, shutdown }
     }
 
@@ -300,9 +394,13 @@ impl World {
     }
 }
 
+/// Of the largest region.
+pub(crate) fn all_lanes() -> impl Iterator<Item = LaneId> {
+    LaneCount::new(MAX_LANES).expect("in range").lanes()
+}
+
 pub(crate) fn stream() -> String {
-    let lanes = LaneCount::new(1).expect("one lane");
-    subject::lane_stream("local", lanes.lanes().next().expect("lane 0"))
+    subject::lane_stream("local", all_lanes().next().expect("lane 0"))
 }
 
 pub(crate) async fn append(bus: &dyn Bus, entries: Vec<v1::LaneEntry>) -> Position {
