@@ -170,7 +170,7 @@ async fn claims_and_empty_values() {
     assert_eq!(state.commit(claim()).await.expect("judged"), CommitOutcome::Applied { version: 1 });
     match state.commit(claim()).await.expect("judged") {
         CommitOutcome::Conflict { partition_version: 1, rows } => assert_eq!(rows[0].value, ""),
-        other @ (CommitOutcome::Applied { .. } | CommitOutcome::Conflict { .. }) => panic!("it is taken: {applied:?}"),
+        other @ (CommitOutcome::Applied { .. } | CommitOutcome::Conflict { .. }) => panic!("it is taken: {other:?}"),
     }
     assert_eq!(state.partition_version(CLAIMS, &Bytes::from("name")).await.expect("readable"), 1);
     let merge = |version, value| Merge { table: DEVICES, partition: "p".into(), key: "".into(), version, value };

@@ -7,6 +7,7 @@ mod apart;
 mod blocks;
 mod conformance;
 mod cql;
+mod cql_access;
 mod cql_faults;
 mod crash;
 mod embedded;

@@ -141,6 +141,30 @@ async fn finds_what_was_left_behind() {
     running.stop().await;
 }
 
+/// The same on a database, where another process has committed, among hints that are not ours.
+#[tokio::test]
+async fn finds_what_another_process_left_behind() {
+    let Some(first) = crate::cql::apart().await else { return };
+    commit(&first, "left", "behind").await;
+    let second = crate::cql::connect().await.expect("the first did");
+    let state: Arc<dyn State> = Arc::new(first.sharing(second));
+    drop(first);
+    let running = Running::start(state.clone(), Arc::default(), SOON);
+    until("it is found", async || running.recorder.of("left") == ["behind"]).await;
+    until("no item is left", async || state.outbox(USERS, b"left", 9).await.expect("readable").is_empty()).await;
+    running.stop().await;
+    let (mut cursor, mut hints) = (None, 0);
+    loop {
+        let page = state.outbox_hints(cursor, 100).await.expect("readable");
+        hints += page.hints.len();
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(hints, 0, "the hint has gone with its last item");
+}
+
 /// A sweep does not wait for the next one to go on.
 #[tokio::test]
 async fn finds_all_that_was_left_behind_at_once() {
