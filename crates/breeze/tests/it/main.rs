@@ -12,6 +12,7 @@ mod first_heartbeat;
 mod hostile;
 mod installer;
 mod networks;
+mod operations;
 mod restart;
 mod spool;
 mod starting;
