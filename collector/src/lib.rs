@@ -8,6 +8,7 @@ mod clock;
 pub mod core;
 mod digest;
 mod directory;
+mod forward;
 mod held;
 mod lane;
 mod members;
@@ -45,6 +46,8 @@ pub struct Config {
     pub offline_floor_ms: u64,
     /// How long a lane stays with a collector that is gone.
     pub lease_ms: u64,
+    /// Regions whose devices relays of this one take: what was stored for them here is taken home.
+    pub homes: Vec<String>,
 }
 
 impl Default for Config {
@@ -57,6 +60,7 @@ impl Default for Config {
             latest_interval_ms: 15_000,
             offline_floor_ms: 150_000,
             lease_ms: 15_000,
+            homes: Vec::new(),
         }
     }
 }
@@ -135,6 +139,17 @@ pub async fn start(
             stop: stop.clone(),
         };
         tasks.spawn(format!("lane {}", shared.lane), lane::run(deps));
+    }
+    for home in config.homes.iter().filter(|home| **home != config.region) {
+        let forward = forward::Forward {
+            bus: bus.clone(),
+            state: state.clone(),
+            owner: config.id.clone(),
+            region: config.region.clone(),
+            lanes: count,
+            lease_ms: config.lease_ms,
+        };
+        tasks.spawn(format!("forward to {home}"), forward::run(forward, home.clone(), stop.clone()));
     }
     // Cancelled when the last lane has been given back or away.
     let done = CancellationToken::new();

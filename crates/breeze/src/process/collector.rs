@@ -39,6 +39,7 @@ pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result
         latest_interval_ms: section.latest_interval_ms,
         offline_floor_ms: section.offline_floor_ms,
         lease_ms: section.lease_ms,
+        homes: section.regions.clone(),
     };
     let collector =
         breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.context("collector")?;

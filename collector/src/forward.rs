@@ -1,0 +1,248 @@
+//! Takes home what relays of this region stored for devices of another one while that was away: reads
+//! `foreign.<region>.<home>`, appends to the home's lanes, records how far that is, and trims behind it.
+//!
+//! One collector of the region does it for each home, under a lease; how far it is can be recorded only
+//! under the current one. What was appended and not recorded is appended again: the home's collector
+//! knows each heartbeat by its number, so that counts nothing twice.
+
+use crate::clock;
+use breeze_bus::{Bus, BusError, Entry, Position};
+use breeze_proto::{
+    limits::MAX_LANE_BATCH_BYTES,
+    shard::{LaneCount, LaneId},
+    subject,
+    v1::LaneBatch,
+};
+use breeze_store::{
+    model::lane::LANES,
+    state::{
+        Commit, CommitOutcome, State, StateError,
+        leases::{Acquired, Lease, Leases},
+    },
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::future;
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Row of the lease's partition: the last position that the home has, u64 big endian.
+const CURSOR: &[u8] = b"cursor";
+/// Bytes of one read of the stream.
+const READ_BYTES: usize = 4 * 1024 * 1024;
+/// How long a read waits for something.
+const READ_WAIT: Duration = Duration::from_secs(1);
+/// Pauses while the home, the bus or the store is away: doubling, before jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
+
+/// What the tasks of all homes need.
+#[derive(Debug, Clone)]
+pub(crate) struct Forward {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) state: Arc<dyn State>,
+    /// The collector's name.
+    pub(crate) owner: String,
+    pub(crate) region: String,
+    pub(crate) lanes: LaneCount,
+    pub(crate) lease_ms: u64,
+}
+
+/// Why nothing could be moved just now.
+#[derive(Debug, thiserror::Error)]
+enum Stuck {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the lease is somebody else's")]
+    Lost,
+}
+
+/// Moves what is stored for `home` until `stop`.
+pub(crate) async fn run(forward: Forward, home: String, stop: CancellationToken) -> anyhow::Result<()> {
+    let task = Task {
+        stream: subject::foreign_stream(&forward.region, &home),
+        leases: Leases::new(forward.state.clone(), LANES),
+        partition: format!("forward/{}/{home}", forward.region),
+        forward,
+        home,
+    };
+    let mut pause = FIRST_PAUSE;
+    while !stop.is_cancelled() {
+        let wait = match task.acquire_and_move(&stop, &mut pause).await {
+            Ok(wait) => wait,
+            Err(error) => {
+                metrics::counter!("breeze_collector_forward_errors_total", "home" => task.home.clone()).increment(1);
+                if pause == FIRST_PAUSE {
+                    tracing::warn!(stream = task.stream, %error, "what is stored for another region is not moved; it is tried again");
+                } else {
+                    tracing::debug!(stream = task.stream, %error, "still not moved");
+                }
+                let wait = pause;
+                pause = (pause * 2).min(LAST_PAUSE);
+                wait
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..1.25))) => {}
+        }
+    }
+    Ok(())
+}
+
+struct Task {
+    forward: Forward,
+    home: String,
+    stream: String,
+    leases: Leases,
+    partition: String,
+}
+
+impl Task {
+    /// Moves for as long as the lease is ours and the home takes it; returns how long to wait before the
+    /// next attempt.
+    async fn acquire_and_move(&self, stop: &CancellationToken, pause: &mut Duration) -> Result<Duration, Stuck> {
+        let (now_ms, lease_ms) = (now_ms(), self.forward.lease_ms);
+        let owner = self.forward.owner.as_bytes();
+        let acquired = self.leases.acquire(self.partition.as_bytes(), owner, now_ms + lease_ms, now_ms).await?;
+        let mut lease = match acquired {
+            Acquired::Yes(lease) => lease,
+            Acquired::Held { until_ms, .. } => {
+                return Ok(Duration::from_millis(until_ms.saturating_sub(now_ms).clamp(lease_ms / 4, lease_ms)));
+            }
+        };
+        let moved = self.move_on(&mut lease, stop, pause).await;
+        if !matches!(moved, Err(Stuck::Lost)) {
+            self.leases.release(lease).await?;
+        }
+        moved.map(|()| FIRST_PAUSE)
+    }
+
+    async fn move_on(&self, lease: &mut Lease, stop: &CancellationToken, pause: &mut Duration) -> Result<(), Stuck> {
+        let mut cursor = self.cursor().await?;
+        let last = self.forward.bus.extent(&self.stream).await?.last;
+        if cursor > last {
+            tracing::warn!(stream = self.stream, cursor, last, "the stream begins anew; it must have been lost");
+            cursor = 0;
+        }
+        while !stop.is_cancelled() {
+            if lease.until_ms < now_ms() + self.forward.lease_ms * 2 / 3
+                && !self.leases.renew(lease, now_ms() + self.forward.lease_ms).await?
+            {
+                return Err(Stuck::Lost);
+            }
+            let reading = self.forward.bus.read(&self.stream, cursor + 1, READ_BYTES, READ_WAIT);
+            let entries = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                entries = reading => entries?,
+            };
+            let Some(through) = entries.last().map(|entry| entry.position) else {
+                self.tell_lag(cursor, cursor);
+                *pause = FIRST_PAUSE;
+                continue;
+            };
+            self.tell_lag(cursor, self.forward.bus.extent(&self.stream).await?.last.max(through));
+            self.take_home(entries).await?;
+            self.record(lease, through).await?;
+            cursor = through;
+            if *pause > FIRST_PAUSE {
+                tracing::info!(stream = self.stream, "the home region takes what was stored for it");
+                *pause = FIRST_PAUSE;
+            }
+            self.forward.bus.trim(&self.stream, through + 1).await?;
+        }
+        Ok(())
+    }
+
+    fn tell_lag(&self, cursor: Position, last: Position) {
+        metrics::gauge!("breeze_collector_forward_lag_entries", "home" => self.home.clone())
+            .set(last.saturating_sub(cursor) as f64);
+    }
+
+    async fn cursor(&self) -> Result<Position, Stuck> {
+        let row = self.forward.state.get(LANES.into(), self.partition.as_bytes(), CURSOR).await?;
+        let Some(row) = row else { return Ok(0) };
+        let bytes: [u8; 8] = row.value.as_ref().try_into().map_err(|_| StateError::Corrupt("a cursor".to_owned()))?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+
+    async fn record(&self, lease: &Lease, through: Position) -> Result<(), Stuck> {
+        let commit = Commit::new(LANES, self.partition.clone().into_bytes())
+            .assert(lease.fence())
+            .put(CURSOR, Bytes::copy_from_slice(&through.to_be_bytes()));
+        match self.forward.state.commit(commit).await? {
+            CommitOutcome::Applied { .. } => Ok(()),
+            CommitOutcome::Conflict { .. } => Err(Stuck::Lost),
+        }
+    }
+
+    /// Lanes beside each other, the batches of a lane in their order.
+    async fn take_home(&self, entries: Vec<Entry>) -> Result<(), Stuck> {
+        let mut lanes: Vec<Vec<Batch>> = self.forward.lanes.lanes().map(|_| Vec::new()).collect();
+        for entry in entries {
+            let Some((lane, batch)) = Batch::parse(&entry, self.forward.lanes) else {
+                metrics::counter!("breeze_collector_forward_dropped_total", "home" => self.home.clone()).increment(1);
+                tracing::warn!(stream = self.stream, entry.position, "an entry is no batch; it is dropped");
+                continue;
+            };
+            let batches = &mut lanes[usize::from(lane.number())];
+            if !batches.last_mut().is_some_and(|last| last.join(&batch)) {
+                batches.push(batch);
+            }
+        }
+        let appends = self.forward.lanes.lanes().zip(lanes).map(|(lane, batches)| self.append_all(lane, batches));
+        future::try_join_all(appends).await?;
+        Ok(())
+    }
+
+    async fn append_all(&self, lane: LaneId, batches: Vec<Batch>) -> Result<(), Stuck> {
+        let stream = subject::lane_stream(&self.home, lane);
+        for batch in batches {
+            let id = format!("forward-{}-{}-{}", self.forward.region, batch.first, batch.last);
+            self.forward.bus.append(&stream, &id, batch.payload.freeze()).await?;
+            metrics::counter!("breeze_collector_forwarded_batches_total", "home" => self.home.clone()).increment(1);
+        }
+        Ok(())
+    }
+}
+
+/// Encoded [`LaneBatch`] of one or several entries of the stream.
+struct Batch {
+    first: Position,
+    last: Position,
+    relay_id: String,
+    region: String,
+    payload: BytesMut,
+}
+
+impl Batch {
+    /// `None` if it is not what a relay wrote.
+    fn parse(entry: &Entry, lanes: LaneCount) -> Option<(LaneId, Self)> {
+        let (number, payload) = entry.payload.split_first_chunk::<2>()?;
+        let number = u16::from_be_bytes(*number);
+        let lane = lanes.lanes().find(|lane| lane.number() == number)?;
+        let LaneBatch { relay_id, region, .. } = LaneBatch::decode(payload).ok()?;
+        let (first, last) = (entry.position, entry.position);
+        Some((lane, Self { first, last, relay_id, region, payload: payload.into() }))
+    }
+
+    /// Takes the next one in, if one relay wrote both and they fit: messages of protobuf written one
+    /// behind the other are one, with the entries of both.
+    fn join(&mut self, next: &Self) -> bool {
+        let same = self.relay_id == next.relay_id && self.region == next.region;
+        if !same || self.payload.len() + next.payload.len() > MAX_LANE_BATCH_BYTES {
+            return false;
+        }
+        self.payload.extend_from_slice(&next.payload);
+        self.last = next.last;
+        true
+    }
+}
+
+fn now_ms() -> u64 {
+    clock::now_us() / 1000
+}

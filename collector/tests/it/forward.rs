@@ -1,0 +1,128 @@
+//! What was stored for another region comes home, each heartbeat once, whatever happens on the way.
+
+use crate::world::*;
+use breeze_bus::Bus;
+use breeze_collector::Config;
+use breeze_proto::{subject, v1};
+use bytes::{BufMut as _, BytesMut};
+use prost::Message as _;
+use std::time::Duration;
+
+fn stream_at_home() -> String {
+    subject::lane_stream("away", all_lanes().next().expect("lane 0"))
+}
+
+fn foreign() -> String {
+    subject::foreign_stream("local", "away")
+}
+
+fn forwarder(id: &str) -> Config {
+    Config { id: id.into(), homes: vec!["away".into(), "local".into()], lease_ms: 1_000, ..config() }
+}
+
+fn home() -> Config {
+    Config { id: "home-1".into(), region: "away".into(), ..config() }
+}
+
+async fn store(world: &World, stream: &str, prefix: &[u8], relay: &str, entries: Vec<v1::LaneEntry>) {
+    let batch = v1::LaneBatch { relay_id: relay.into(), region: "local".into(), entries };
+    let mut payload = BytesMut::new();
+    payload.put_slice(prefix);
+    payload.put_slice(&batch.encode_to_vec());
+    world.bus.append(stream, "", payload.freeze()).await.expect("the stream takes it");
+}
+
+/// Heartbeats `1..=count` of two devices through two relays, the first of them also at home already.
+async fn store_all(world: &World, count: u64) {
+    let now = now_us();
+    store(world, &stream_at_home(), &[], "local-1", vec![heartbeat(device(1), 1, now)]).await;
+    for seq in 1..=count {
+        for (number, relay) in [(1, "local-1"), (2, "local-2")] {
+            store(world, &foreign(), &[0, 0], relay, vec![heartbeat(device(number), seq, now + seq)]).await;
+        }
+    }
+    store(world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), 1, now)]).await;
+}
+
+async fn until_home(world: &World, count: usize) {
+    until("everything to come home", || async { (world.metrics.rows().len() >= count).then_some(()) }).await;
+    until("the stream to be trimmed", || async {
+        let extent = world.bus.extent(&foreign()).await.ok()?;
+        (extent.first > extent.last).then_some(())
+    })
+    .await;
+    let twice: Vec<_> = world.metrics.rows().into_iter().filter(|(_, times)| *times != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[tokio::test]
+async fn what_was_stored_here_comes_home_once() {
+    let world = World::default();
+    store_all(&world, 20).await;
+    store(&world, &foreign(), &[0, 9], "local-1", vec![]).await;
+    world.bus.append(&foreign(), "", "x".into()).await.expect("takes it");
+    world.bus.set_unavailable(true);
+    let at_home = world.start(home()).await;
+    let running = world.start(forwarder("collector-1")).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.bus.set_unavailable(false);
+    until_home(&world, 40).await;
+
+    // What comes later goes the same way.
+    store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), 21, now_us())]).await;
+    until_home(&world, 41).await;
+    running.stop().await;
+    at_home.stop().await;
+}
+
+#[tokio::test]
+async fn batches_of_a_relay_travel_together() {
+    let world = World::default();
+    let now = now_us();
+    for seq in 1..=50 {
+        store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), seq, now + seq)]).await;
+    }
+    let running = world.start(forwarder("collector-1")).await;
+    until("all to be there", || async {
+        let entries = world.bus.read(&stream_at_home(), 1, 1 << 24, Duration::ZERO).await.ok()?;
+        let batches: Vec<_> =
+            entries.iter().map(|entry| v1::LaneBatch::decode(entry.payload.clone()).expect("a batch")).collect();
+        let count: usize = batches.iter().map(|batch| batch.entries.len()).sum();
+        assert!(batches.iter().all(|batch| batch.relay_id == "local-1" && batch.region == "local"));
+        (count == 50).then(|| assert!(batches.len() <= 2, "{} batches", batches.len()))
+    })
+    .await;
+    running.stop().await;
+}
+
+/// Stopped at each of its first writes, those of its lanes among them, and woken again once another has
+/// taken over.
+#[tokio::test]
+async fn a_forwarder_may_stop_at_any_step() {
+    let mut worlds = tokio::task::JoinSet::new();
+    for write in 1..=14 {
+        for stop in [Stop::Before, Stop::After] {
+            worlds.spawn(one_stop(write, stop));
+        }
+    }
+    worlds.join_all().await;
+}
+
+async fn one_stop(write: u64, stop: Stop) {
+    let world = World::default();
+    store_all(&world, 3).await;
+    let at_home = world.start(home()).await;
+    let fuse = Fuse::new(write, stop);
+    let stopped = world.start_fused_as(forwarder("collector-1"), &fuse).await;
+    until("a stop", || async { fuse.is_blown().then_some(()) }).await;
+    let other = world.start(forwarder("collector-2")).await;
+    until_home(&world, 6).await;
+    fuse.wake();
+    store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), 4, now_us())]).await;
+    until_home(&world, 7).await;
+    until("what was late to happen", || async { (fuse.late_writes() == 0).then_some(()) }).await;
+    until_home(&world, 7).await;
+    other.stop().await;
+    stopped.kill();
+    at_home.stop().await;
+}
