@@ -4,5 +4,9 @@
 mod crash;
 mod embedded;
 mod features;
+mod forward;
+mod handover;
 mod kill;
+mod pause;
+mod pressure;
 mod world;
