@@ -41,7 +41,8 @@ pub fn leaf_user(region: &str) -> String {
 }
 
 /// A relay: writes to the lanes of its region and of the homes of its guests, asks the owners of those
-/// lanes and the control plane, and is pushed to under its own id alone. It reads no stream.
+/// lanes and the control plane, and is pushed to under its own id alone. It reads no stream, and sees of its
+/// region's that they are there.
 #[must_use]
 pub fn relay(id: &str, region: &str, regions: &[String]) -> Permissions {
     let mut publish = Vec::new();
@@ -58,6 +59,10 @@ pub fn relay(id: &str, region: &str, regions: &[String]) -> Permissions {
     );
     publish.push(subject::ca_relay(id));
     publish.push(subject::status("relay", id));
+    // Whether the streams that it writes are there, and of a version that it knows.
+    let own = lanes().map(|lane| subject::lane_stream(region, lane));
+    let foreign = regions.iter().filter(|home| *home != region).map(|home| subject::foreign_stream(region, home));
+    publish.extend(own.chain(foreign).map(|stream| format!("$JS.API.STREAM.INFO.{}", jetstream_name(&stream))));
     let mut subscribe = vec![subject::relay_push(id), subject::REVOCATIONS_UPDATE.to_owned()];
     let user = relay_user(id);
     with_inbox(&user, &mut publish, &mut subscribe);
@@ -85,11 +90,19 @@ pub fn collector(id: &str, region: &str, regions: &[String]) -> Permissions {
         subject::collectors(region),
         subject::status("collector", id),
     ]);
-    publish.extend(lanes().map(|lane| subject::lane_yield(region, lane)));
+    publish.push(subject::digest_of(region, "*"));
+    for lane in lanes() {
+        publish.extend([subject::lane_yield(region, lane), subject::lane_follow(region, lane)]);
+    }
     let mut subscribe: Vec<String> = own.iter().map(|stream| format!("{STORED_PREFIX}.{stream}")).collect();
     for lane in lanes() {
-        subscribe.extend([subject::lane_held(region, lane), subject::lane_yield(region, lane)]);
+        subscribe.extend([
+            subject::lane_held(region, lane),
+            subject::lane_yield(region, lane),
+            subject::lane_follow(region, lane),
+        ]);
     }
+    subscribe.push(subject::digest_of(region, id));
     subscribe.extend([subject::digest_full(region), subject::collectors(region), subject::WATCH.to_owned()]);
     with_inbox(&collector_user(id), &mut publish, &mut subscribe);
     Permissions { publish, subscribe, answers: true }
@@ -252,6 +265,15 @@ mod tests {
             "relay < _INBOX.relay-eu-2.x no",
             "relay > $JS.API.DIRECT.GET.lane_eu_0 no",
             "relay > $JS.API.STREAM.PURGE.lane_eu_0 no",
+            "relay > $JS.API.STREAM.INFO.lane_eu_0 yes",
+            "relay > $JS.API.STREAM.INFO.foreign_eu_us yes",
+            "relay > $JS.API.STREAM.INFO.lane_us_0 no",
+            "collector > collector.eu.1.follow yes",
+            "collector < collector.eu.1.follow yes",
+            "collector > collector.us.1.follow no",
+            "collector > collector.eu.eu-b.digest yes",
+            "collector < collector.eu.eu-a.digest yes",
+            "collector < collector.eu.eu-b.digest no",
             "collector > $JS.API.DIRECT.GET.lane_eu_0 yes",
             "collector > $JS.API.DIRECT.GET.lane_us_0 no",
             "collector > $JS.us.API.DIRECT.GET.lane_us_0 no",
