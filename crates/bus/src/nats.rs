@@ -114,6 +114,19 @@ impl NatsBus {
         self.connection.when(connected).await;
     }
 
+    /// The copies of a stream beside its leader's. Not for polling: it asks the leader.
+    ///
+    /// # Errors
+    /// As [`Bus::extent`].
+    pub async fn replicas(&self, stream: &str) -> Result<Vec<Replica>, BusError> {
+        name::check(stream)?;
+        let place = Place::of(stream, self.streams.domain())?;
+        let cluster = self.streams.info(&place).await?.cluster.unwrap_or_default();
+        let replica =
+            |peer: wire::Peer| Replica { is_current: peer.current && !peer.offline, lag: peer.lag, server: peer.name };
+        Ok(cluster.replicas.into_iter().map(replica).collect())
+    }
+
     /// Checks that streams exist and are of a version that this program knows.
     ///
     /// # Errors
@@ -127,6 +140,16 @@ impl NatsBus {
         }
         Ok(())
     }
+}
+
+/// A server that keeps a copy of a stream beside its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    pub server: String,
+    /// It has what the leader has.
+    pub is_current: bool,
+    /// Operations that it has not applied yet.
+    pub lag: u64,
 }
 
 #[async_trait]

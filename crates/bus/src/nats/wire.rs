@@ -76,6 +76,27 @@ pub(crate) struct StreamInfo {
     pub(crate) config: StreamConfig,
     #[serde(default)]
     pub(crate) state: StreamState,
+    #[serde(default)]
+    pub(crate) cluster: Option<ClusterInfo>,
+}
+
+/// Who keeps a stream, as its leader sees it.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ClusterInfo {
+    #[serde(default)]
+    pub(crate) replicas: Vec<Peer>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Peer {
+    #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) current: bool,
+    #[serde(default)]
+    pub(crate) offline: bool,
+    #[serde(default)]
+    pub(crate) lag: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -8,3 +8,4 @@ mod embedded;
 mod image;
 mod nats;
 mod nats_server;
+mod nats_system;

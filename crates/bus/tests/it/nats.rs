@@ -200,3 +200,62 @@ async fn migrating_twice_changes_nothing() {
     let error = migrate(&config, &streams).await.expect_err("shrinks");
     assert!(matches!(&error, BusError::Invalid(text) if text.contains("not made smaller")), "{error}");
 }
+
+/// Appends of 64 KiB under `sync_interval: always`, then reads of all of it. Prints figures.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures; takes some seconds"]
+async fn measure_appends_and_reads() {
+    const ENTRIES: usize = 4_000;
+    let Some(program) = program() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::single(&program, dir.path(), "");
+    let config = server.config("", "test");
+    let names: Vec<String> = (0..4).map(|lane| format!("lane.eu.{lane}")).collect();
+    eventually(|| migrate::ensure(&config, &names, 1, 2048 * MIB)).await;
+    let bus = Arc::new(connect(&config).await);
+    let payload = Bytes::from(vec![7; 64 * 1024]);
+    for writers in [1, 4, 16] {
+        let began = std::time::Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..writers {
+            let (bus, payload, stream) = (bus.clone(), payload.clone(), names[writer % 4].clone());
+            tasks.spawn(async move {
+                let mut slowest = Duration::ZERO;
+                for _ in 0..ENTRIES / 4 / writers {
+                    let began = std::time::Instant::now();
+                    bus.append(&stream, "", payload.clone()).await.expect("appends");
+                    slowest = slowest.max(began.elapsed());
+                }
+                slowest
+            });
+        }
+        let slowest = tasks.join_all().await.into_iter().max();
+        let rate = (ENTRIES / 4) as f64 / began.elapsed().as_secs_f64();
+        eprintln!("{writers} writers: {rate:.0} appends/s, {:.1} MiB/s, slowest {slowest:?}", rate / 16.0);
+    }
+    let (began, mut entries, mut reads) = (std::time::Instant::now(), 0, 0);
+    for stream in &names {
+        let mut from = 1;
+        while let Some(last) = bus.read(stream, from, 4 << 20, Duration::ZERO).await.expect("reads").last() {
+            entries += last.position - from + 1;
+            from = last.position + 1;
+            reads += 1;
+        }
+    }
+    let rate = entries as f64 / began.elapsed().as_secs_f64();
+    eprintln!("{entries} entries in {reads} reads: {rate:.0} entries/s, {:.1} MiB/s", rate / 16.0);
+    let mut delays = Vec::new();
+    for _ in 0..200 {
+        let from = bus.extent("lane.eu.0").await.expect("an extent").last + 1;
+        let reader = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.read("lane.eu.0", from, 1 << 20, SOON).await.map(|_| std::time::Instant::now()) }
+        });
+        bus.append("lane.eu.0", "", Bytes::from_static(b"x")).await.expect("appends");
+        let appended = std::time::Instant::now();
+        let read = reader.await.expect("no panic").expect("reads");
+        delays.push(read.saturating_duration_since(appended));
+    }
+    delays.sort();
+    eprintln!("from acknowledgement to a waiting reader: p50 {:?}, p99 {:?}", delays[100], delays[197]);
+}
