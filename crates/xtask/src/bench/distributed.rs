@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Where the servers keep their data while it runs [default: a new temporary folder]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Folder of programs that are built already [default: they are built with optimisation]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Hold everything until Enter is pressed before the load begins: for a profiler
     #[arg(long)]
     wait: bool,
@@ -64,7 +67,7 @@ fn label(process: &Process) -> anyhow::Result<String> {
 }
 
 pub(super) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
-    let programs = super::build(root)?;
+    let programs = arguments.programs.clone().map_or_else(|| super::build(root), Ok)?;
     let tools = tools(root)?;
     step("Starting servers and roles");
     let temporary = tempfile::Builder::new().prefix("breeze-bench-").tempdir()?;
