@@ -128,6 +128,8 @@ impl Task {
             tracing::warn!(stream = self.stream, cursor, last, "the stream begins anew; it must have been lost");
             cursor = 0;
         }
+        // Whoever recorded it may not have come to this.
+        self.forward.bus.trim(&self.stream, cursor + 1).await?;
         while !stop.is_cancelled() {
             if lease.until_ms < now_ms() + self.forward.lease_ms * 2 / 3
                 && !self.leases.renew(lease, now_ms() + self.forward.lease_ms).await?
