@@ -4,19 +4,28 @@ use crate::{
     api::{Api, Caller, Timestamp, access::StatusRead, time::now_ms},
     context::App,
     error::ApiError,
+    live::roles::STALE,
 };
 use axum::{Json, extract::State};
+use breeze_bus::BusError;
 use breeze_proto::{
     shard::{LaneCount, LaneId, MAX_LANES},
     subject,
     v1::RoleStatus,
 };
+use breeze_store::{
+    metrics::{Metrics, Usage},
+    model::{instance, lane::LaneRecord},
+};
+use futures_util::{StreamExt as _, future::join_all};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
+use tokio::time::{error::Elapsed, timeout};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
@@ -26,13 +35,16 @@ const DROPS: [&str; 6] =
 /// Files that are counted for the size of the data folder.
 const MAX_FILES: usize = 200_000;
 
-/// The installation: storage, roles, lanes and what was dropped.
+/// The installation: regions, engines, roles, lanes, storage, and what was dropped.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct SystemStatus {
     version: &'static str,
     started_at: Timestamp,
     ready: bool,
     storage: Storage,
+    regions: Vec<RegionState>,
+    engines: Vec<EngineState>,
+    /// Of all regions; at most 1,024.
     roles: Vec<RoleState>,
     lanes: Vec<LaneState>,
     /// Of this node, since it started.
@@ -49,7 +61,35 @@ pub(crate) struct Storage {
     metrics_rows: u64,
 }
 
-/// What a role said last. One that is silent for 10 s is not ready.
+/// A region in sum.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct RegionState {
+    name: String,
+    /// Whether nothing of it was heard for 10 s: cut off, or stopped.
+    missing: bool,
+    roles: u64,
+    roles_ready: u64,
+    /// Heard of within the hour, and not for the last 10 s.
+    roles_gone: u64,
+    lanes: u64,
+    /// Entries that wait in its lanes.
+    lag_entries: u64,
+    /// How old the oldest is that a collector has taken and not stored yet.
+    lag_seconds: f64,
+}
+
+/// What the roles stand on, as this node sees it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct EngineState {
+    /// "bus", "state" or "metrics".
+    engine: &'static str,
+    region: String,
+    reachable: bool,
+    #[schema(required)]
+    error: Option<String>,
+}
+
+/// What a role said last. One that is silent for 10 s is gone.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct RoleState {
     role: String,
@@ -59,6 +99,8 @@ pub(crate) struct RoleState {
     started_at: Timestamp,
     seen_at: Timestamp,
     ready: bool,
+    /// Whether it was not heard of for 10 s. It stays on the list for an hour.
+    gone: bool,
     message: String,
     gauges: Vec<GaugeState>,
 }
@@ -78,8 +120,11 @@ pub(crate) struct LaneState {
     first: u64,
     last: u64,
     bytes: u64,
-    /// Entries that its collector has not let go of yet.
+    /// Entries that are not stored as metrics yet.
     lag_entries: u64,
+    /// Id of the collector that holds it; null while nobody does.
+    #[schema(required)]
+    owner: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -88,43 +133,57 @@ pub(crate) struct Drop {
     count: u64,
 }
 
-/// The status, from what this node knows and sees.
+/// How long an engine may take to answer for the status.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
+/// Lanes that are asked about at a time.
+const LANES_AT_A_TIME: usize = 16;
+/// The collectors' gauge of what they have taken and not stored.
+const STORE_LAG: &str = "collector_store_lag";
+
+/// The status, from what this node knows and sees. What does not answer is named, and hides nothing else.
 ///
 /// # Errors
-/// The store's and the bus's.
+/// Only when the folder cannot be looked at.
 pub(crate) async fn status(app: &App) -> Result<SystemStatus, ApiError> {
-    let roles = app.live.roles.list(now_ms() * 1000);
+    let now_us = now_ms() * 1000;
+    let roles: Vec<RoleState> =
+        app.live.roles.list(now_us).into_iter().map(|status| RoleState::of(status, now_us)).collect();
     let mut regions: BTreeSet<String> =
         roles.iter().map(|role| role.region.clone()).filter(|region| !region.is_empty()).collect();
-    regions.insert(app.config.region.clone());
-    let usage = app.metrics.usage().await.map_err(|error| {
-        tracing::warn!(%error, "usage of the metrics store cannot be read");
-        ApiError::unavailable("The metrics store does not answer. Try again in a moment.")
-    })?;
+    regions.extend(app.config.regions());
+    let (usage, state, (lanes, buses)) = tokio::join!(usage(app), state_engine(app), lanes(app, &regions));
+    let (metrics, usage) = usage;
+    let engines: Vec<EngineState> = buses.into_iter().chain([state]).chain(metrics).collect();
     let data = app.config.data.clone();
     let (data_bytes, free_bytes) = tokio::task::spawn_blocking(move || (folder_bytes(&data), free_bytes(&data)))
         .await
         .map_err(ApiError::internal)?;
+    let ready = app.ready.load(Ordering::Relaxed)
+        && roles.iter().all(|role| role.ready)
+        && engines.iter().all(|engine| engine.reachable);
     Ok(SystemStatus {
         version: env!("CARGO_PKG_VERSION"),
         started_at: Timestamp(app.started_ms),
-        ready: app.ready.load(Ordering::Relaxed) && roles.iter().all(|role| role.ready),
+        ready,
         storage: Storage {
             data_bytes,
             free_bytes,
             metrics_bytes: usage.bytes,
             metrics_rows: usage.heartbeat_rows + usage.named_rows,
         },
-        lanes: lanes(app, &regions).await?,
-        roles: roles.into_iter().map(RoleState::from).collect(),
+        regions: regions.iter().map(|name| RegionState::of(name, &roles, &lanes)).collect(),
+        engines,
+        roles,
+        lanes,
         drops: app.render_metrics.as_ref().map_or_else(Vec::new, |render| drops(&render())),
     })
 }
 
-impl From<RoleStatus> for RoleState {
-    fn from(status: RoleStatus) -> Self {
+impl RoleState {
+    fn of(status: RoleStatus, now_us: u64) -> Self {
         let gauges = status.gauges.into_iter();
         Self {
+            gone: now_us.saturating_sub(status.at_us) > STALE.as_micros() as u64,
             role: status.role,
             id: status.id,
             region: status.region,
@@ -138,27 +197,130 @@ impl From<RoleStatus> for RoleState {
     }
 }
 
-/// The lanes that were ever written to.
-async fn lanes(app: &App, regions: &BTreeSet<String>) -> Result<Vec<LaneState>, ApiError> {
-    let mut lanes = Vec::new();
-    let all: Vec<LaneId> = LaneCount::new(MAX_LANES).into_iter().flat_map(LaneCount::lanes).collect();
-    for region in regions {
-        for lane in &all {
-            let extent = app.bus.extent(&subject::lane_stream(region, *lane)).await?;
-            if extent.last == 0 {
-                continue;
-            }
-            lanes.push(LaneState {
-                region: region.clone(),
-                lane: lane.number(),
-                first: extent.first,
-                last: extent.last,
-                bytes: extent.bytes,
-                lag_entries: (extent.last + 1).saturating_sub(extent.first),
-            });
+impl RegionState {
+    fn of(name: &str, roles: &[RoleState], lanes: &[LaneState]) -> Self {
+        let of_region = || roles.iter().filter(|role| role.region == name);
+        let lanes: Vec<&LaneState> = lanes.iter().filter(|lane| lane.region == name).collect();
+        let lag_seconds = of_region()
+            .filter(|role| !role.gone)
+            .flat_map(|role| &role.gauges)
+            .filter(|gauge| gauge.name == STORE_LAG && gauge.unit == "seconds" && gauge.value.is_finite())
+            .fold(0.0, |most: f64, gauge| most.max(gauge.value));
+        Self {
+            name: name.to_owned(),
+            missing: of_region().all(|role| role.gone),
+            roles: of_region().count() as u64,
+            roles_ready: of_region().filter(|role| role.ready).count() as u64,
+            roles_gone: of_region().filter(|role| role.gone).count() as u64,
+            lanes: lanes.len() as u64,
+            lag_entries: lanes.iter().map(|lane| lane.lag_entries).sum(),
+            lag_seconds,
         }
     }
-    Ok(lanes)
+}
+
+impl EngineState {
+    fn of<E: std::fmt::Display>(engine: &'static str, region: &str, answer: Result<Result<(), E>, Elapsed>) -> Self {
+        let error = match answer {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {} s", ENGINE_PATIENCE.as_secs())),
+        };
+        Self { engine, region: region.to_owned(), reachable: error.is_none(), error }
+    }
+}
+
+async fn state_engine(app: &App) -> EngineState {
+    let answer = timeout(ENGINE_PATIENCE, instance::read(&*app.state)).await;
+    EngineState::of("state", &app.config.region, answer.map(|read| read.map(|_| ())))
+}
+
+/// Each region's store of metrics, and what those that answer hold together.
+async fn usage(app: &App) -> (Vec<EngineState>, Usage) {
+    let stores: Vec<(String, Arc<dyn Metrics>)> = if app.regional_metrics.is_empty() {
+        vec![(app.config.region.clone(), Arc::clone(&app.metrics))]
+    } else {
+        app.regional_metrics.iter().map(|(region, store)| (region.clone(), Arc::clone(store))).collect()
+    };
+    let mut asked = Vec::new();
+    for (region, store) in stores {
+        asked.push(async move {
+            let answer = timeout(ENGINE_PATIENCE, store.usage()).await;
+            (region, answer)
+        });
+    }
+    let (mut engines, mut sum) = (Vec::new(), Usage::default());
+    for (region, answer) in join_all(asked).await {
+        if let Ok(Ok(usage)) = &answer {
+            sum.bytes += usage.bytes;
+            sum.heartbeat_rows += usage.heartbeat_rows;
+            sum.named_rows += usage.named_rows;
+            sum.segments += usage.segments;
+        }
+        engines.push(EngineState::of("metrics", &region, answer.map(|usage| usage.map(|_| ()))));
+    }
+    (engines, sum)
+}
+
+/// The lanes that were ever written to, and which regions' streams answer.
+async fn lanes(app: &App, regions: &BTreeSet<String>) -> (Vec<LaneState>, Vec<EngineState>) {
+    let all: Vec<LaneId> = LaneCount::new(MAX_LANES).into_iter().flat_map(LaneCount::lanes).collect();
+    let mut wanted: Vec<(String, LaneId)> = Vec::new();
+    for region in regions {
+        wanted.extend(all.iter().map(|lane| (region.clone(), *lane)));
+    }
+    let mut asked: Vec<_> = futures_util::stream::iter(wanted)
+        .map(|(region, lane)| {
+            let app = app.clone();
+            async move {
+                let answer = timeout(ENGINE_PATIENCE, lane_state(&app, &region, lane)).await;
+                (region, lane, answer)
+            }
+        })
+        .buffer_unordered(LANES_AT_A_TIME)
+        .collect()
+        .await;
+    asked.sort_by(|a, b| (&a.0, a.1.number()).cmp(&(&b.0, b.1.number())));
+    let mut lanes = Vec::new();
+    // One stream that answers is enough: a region may have fewer lanes than there can be.
+    let mut buses: BTreeMap<String, EngineState> = BTreeMap::new();
+    for (region, _, answer) in asked {
+        let engine = match answer {
+            Ok(Ok(lane)) => {
+                lanes.extend(lane);
+                EngineState::of("bus", &region, Ok::<_, Elapsed>(Ok::<(), BusError>(())))
+            }
+            Ok(Err(error)) => EngineState::of("bus", &region, Ok(Err::<(), _>(error))),
+            Err(late) => EngineState::of::<BusError>("bus", &region, Err(late)),
+        };
+        let held = buses.get(&region).is_some_and(|held| held.reachable || !engine.reachable);
+        if !held {
+            buses.insert(region, engine);
+        }
+    }
+    (lanes, buses.into_values().collect())
+}
+
+/// `None` for a lane that was never written to.
+async fn lane_state(app: &App, region: &str, lane: LaneId) -> Result<Option<LaneState>, BusError> {
+    let extent = app.bus.extent(&subject::lane_stream(region, lane)).await?;
+    if extent.last == 0 {
+        return Ok(None);
+    }
+    let record = LaneRecord::new(Arc::clone(&app.state), region, lane);
+    // The store's trouble is told by itself; the lane is shown without what it would say.
+    let (holder, boundary) = tokio::join!(record.holder(), record.boundary());
+    let stored = boundary.map_or(extent.first.saturating_sub(1), |(boundary, _)| boundary.applied_through);
+    let holder = holder.ok().flatten().filter(|(_, until_ms)| *until_ms > now_ms());
+    Ok(Some(LaneState {
+        region: region.to_owned(),
+        lane: lane.number(),
+        first: extent.first,
+        last: extent.last,
+        bytes: extent.bytes,
+        lag_entries: extent.last.saturating_sub(stored.max(extent.first.saturating_sub(1))),
+        owner: holder.map(|(owner, _)| String::from_utf8_lossy(&owner).into_owned()),
+    }))
 }
 
 /// The counters of what was dropped, labels summed, in Prometheus' text format.
@@ -235,5 +397,37 @@ mod tests {
         std::fs::write(folder.path().join("c"), [0; 24]).expect("written");
         assert_eq!(folder_bytes(folder.path()), 1024);
         assert!(free_bytes(folder.path()) > 0);
+    }
+
+    #[test]
+    fn a_region_is_missing_when_nothing_of_it_is_heard() {
+        let role = |region: &str, gone: bool, ready: bool, lag: f64| RoleState {
+            role: "collector".into(),
+            id: "x".into(),
+            region: region.into(),
+            version: String::new(),
+            started_at: Timestamp(0),
+            seen_at: Timestamp(0),
+            ready,
+            gone,
+            message: String::new(),
+            gauges: vec![GaugeState { name: STORE_LAG.into(), unit: "seconds".into(), value: lag }],
+        };
+        let roles = [role("eu", false, true, 2.5), role("eu", true, false, 90.0), role("us", true, false, 7.0)];
+        let lane = LaneState {
+            region: "eu".into(),
+            lane: 0,
+            first: 1,
+            last: 9,
+            bytes: 10,
+            lag_entries: 4,
+            owner: Some("eu-1".into()),
+        };
+        let eu = RegionState::of("eu", &roles, std::slice::from_ref(&lane));
+        assert_eq!((eu.missing, eu.roles, eu.roles_ready, eu.roles_gone), (false, 2, 1, 1));
+        assert_eq!((eu.lanes, eu.lag_entries, eu.lag_seconds), (1, 4, 2.5));
+        let us = RegionState::of("us", &roles, std::slice::from_ref(&lane));
+        assert_eq!((us.missing, us.lag_entries, us.lag_seconds), (true, 0, 0.0));
+        assert!(RegionState::of("asia", &roles, &[lane]).missing, "configured, and never heard of");
     }
 }

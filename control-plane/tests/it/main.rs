@@ -14,4 +14,5 @@ mod live;
 mod setup;
 mod support;
 mod trust;
+mod two_nodes;
 mod web;
