@@ -177,7 +177,7 @@ async fn all_devices(bus: &dyn Bus) -> BTreeSet<DeviceId> {
 }
 
 /// A second collector joins, and the first leaves. The pauses of both; what was sent of each device.
-async fn join_and_leave(
+pub(crate) async fn join_and_leave(
     bus: Arc<dyn Bus>,
     start: impl AsyncFn(Config) -> Running,
 ) -> (Duration, Duration, Duration, u64) {

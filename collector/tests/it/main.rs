@@ -7,6 +7,7 @@ mod features;
 mod forward;
 mod handover;
 mod kill;
+mod nats;
 mod pause;
 mod pressure;
 mod world;
