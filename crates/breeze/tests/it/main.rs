@@ -7,6 +7,7 @@ mod backup;
 mod clocks;
 mod crash;
 mod disk_full;
+mod distributed;
 mod enrolment;
 mod first_heartbeat;
 mod hostile;
