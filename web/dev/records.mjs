@@ -143,50 +143,115 @@ export const auditLog = Array.from({ length: 340 }, (_, i) => {
   };
 });
 
+// REGIONS=1: a system of three regions with some hundred roles, of which some are in trouble.
+const REGIONS = ["eu-central", "us-east", "asia-south"];
+const manyRegions = () =>
+  REGIONS.map((name, i) => ({
+    name,
+    missing: i === 2,
+    roles: 34,
+    roles_ready: [33, 34, 0][i],
+    roles_gone: [1, 0, 34][i],
+    lanes: 16,
+    lag_entries: [41, 12_400, 0][i],
+    lag_seconds: [0.8, 74, 0][i],
+  }));
+const manyEngines = () =>
+  REGIONS.flatMap((region, i) =>
+    ["bus", "metrics"].map((engine) => ({
+      engine,
+      region,
+      reachable: i !== 2,
+      error: i === 2 ? "no answer within 2 s" : null,
+    })),
+  ).concat([{ engine: "state", region: "eu-central", reachable: true, error: null }]);
+const manyRoles = () =>
+  REGIONS.flatMap((region, r) =>
+    Array.from({ length: 34 }, (_, i) => ({
+      role: i < 20 ? "relay" : i < 32 ? "collector" : "control-plane",
+      id: `${region}-${i}`,
+      region,
+      version: "0.1.0",
+      started_at: ago(93_000 + i * 1_000),
+      seen_at: ago(r === 2 || (r === 0 && i === 5) ? 240 : 2),
+      ready: r !== 2 && !(r === 0 && (i === 5 || i === 22)),
+      gone: r === 2 || (r === 0 && i === 5),
+      message: r === 0 && i === 22 ? "lane 3: ClickHouse does not answer" : "",
+      gauges: [{ name: "connections", unit: "", value: 4_100 + i }],
+    })),
+  );
+
 export const status = (n) => ({
   version: "0.1.0",
   started_at: ago(93_000),
   ready: true,
   storage: { data_bytes: 1.84e9, free_bytes: 61e9, metrics_bytes: 4.1e8, metrics_rows: 3.3e8 },
-  roles: [
-    {
-      role: "relay",
-      id: "local-1",
-      region: "local",
-      version: "0.1.0",
-      started_at: ago(93_000),
-      seen_at: ago(2),
-      ready: true,
-      message: null,
-      gauges: [
-        { name: "sessions", unit: "", value: n },
-        { name: "memory", unit: "bytes", value: 74e6 },
-        { name: "batch_wait", unit: "ms", value: 4.2 },
+  regions: process.env.REGIONS
+    ? manyRegions()
+    : [
+        {
+          name: "local",
+          missing: false,
+          roles: 3,
+          roles_ready: 3,
+          roles_gone: 0,
+          lanes: 4,
+          lag_entries: 14,
+          lag_seconds: 0.4,
+        },
       ],
-    },
-    {
-      role: "collector",
-      id: "local-1",
-      region: "local",
-      version: "0.1.0",
-      started_at: ago(93_000),
-      seen_at: ago(3),
-      ready: true,
-      message: null,
-      gauges: [{ name: "rows", unit: "per_s", value: n / 60 }],
-    },
-    {
-      role: "control-plane",
-      id: "local-1",
-      region: "local",
-      version: "0.1.0",
-      started_at: ago(93_000),
-      seen_at: ago(1),
-      ready: true,
-      message: null,
-      gauges: [{ name: "websockets", unit: "", value: 2 }],
-    },
-  ],
+  engines: process.env.REGIONS
+    ? manyEngines()
+    : ["bus", "state", "metrics"].map((engine) => ({
+        engine,
+        region: "local",
+        reachable: true,
+        error: null,
+      })),
+  roles: process.env.REGIONS
+    ? manyRoles()
+    : [
+        {
+          role: "relay",
+          id: "local-1",
+          region: "local",
+          version: "0.1.0",
+          started_at: ago(93_000),
+          seen_at: ago(2),
+          ready: true,
+          gone: false,
+          message: "",
+          gauges: [
+            { name: "sessions", unit: "", value: n },
+            { name: "memory", unit: "bytes", value: 74e6 },
+            { name: "batch_wait", unit: "ms", value: 4.2 },
+          ],
+        },
+        {
+          role: "collector",
+          id: "local-1",
+          region: "local",
+          version: "0.1.0",
+          started_at: ago(93_000),
+          seen_at: ago(3),
+          ready: true,
+          gone: false,
+          message: "",
+          gauges: [{ name: "rows", unit: "per_s", value: n / 60 }],
+        },
+        {
+          role: "control-plane",
+          id: "local-1",
+          region: "local",
+          version: "0.1.0",
+          started_at: ago(93_000),
+          seen_at: ago(1),
+          ready: true,
+          gone: false,
+          message: "",
+          gauges: [{ name: "websockets", unit: "", value: 2 }],
+        },
+      ],
   lanes: [0, 1, 2, 3].map((lane) => ({
     region: "local",
     lane,
@@ -194,6 +259,7 @@ export const status = (n) => ({
     last: 182_344 + lane * 77,
     bytes: 3.1e7 + lane * 1e6,
     lag_entries: lane === 2 ? 14 : 0,
+    owner: lane === 3 ? null : "local-1",
   })),
   drops: [
     { name: "heartbeats_thinned", count: 12 },

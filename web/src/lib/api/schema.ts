@@ -725,6 +725,8 @@ export interface components {
        */
       max_uses?: number | null;
       name: string;
+      /** @description Home region of its devices, one of the installation's; its default unless given. */
+      region?: string | null;
       /** @description Whether a person must approve each device. */
       requires_approval?: boolean;
       /**
@@ -760,6 +762,8 @@ export interface components {
        */
       key_protection: string | null;
       os_build: string;
+      /** @description Its home: whose collectors keep it, wherever it connects. */
+      region: string;
       /**
        * Format: int64
        * @description Heartbeats that its agent ever dropped because it could not send them for too long.
@@ -899,6 +903,14 @@ export interface components {
       count: number;
       name: string;
     };
+    /** @description What the roles stand on, as this node sees it. */
+    EngineState: {
+      /** @description "bus", "state" or "metrics". */
+      engine: string;
+      error: string | null;
+      reachable: boolean;
+      region: string;
+    };
     /** @description As `breeze_proto::enroll::EnrollResponse`. */
     EnrollAnswer:
       | {
@@ -946,6 +958,8 @@ export interface components {
       /** Format: int64 */
       max_uses: number | null;
       name: string;
+      /** @description Home region of its devices: whose collectors keep them. */
+      region?: string;
       requires_approval: boolean;
       revoked_at: null | components["schemas"]["Timestamp"];
       site: components["schemas"]["Named"];
@@ -1055,13 +1069,15 @@ export interface components {
       first: number;
       /**
        * Format: int64
-       * @description Entries that its collector has not let go of yet.
+       * @description Entries that are not stored as metrics yet.
        */
       lag_entries: number;
       /** Format: int32 */
       lane: number;
       /** Format: int64 */
       last: number;
+      /** @description Id of the collector that holds it; null while nobody does. */
+      owner: string | null;
       region: string;
     };
     MetricSeries: {
@@ -1141,6 +1157,8 @@ export interface components {
         /** Format: int64 */
         max_uses: number | null;
         name: string;
+        /** @description Home region of its devices: whose collectors keep them. */
+        region?: string;
         requires_approval: boolean;
         revoked_at: null | components["schemas"]["Timestamp"];
         site: components["schemas"]["Named"];
@@ -1260,14 +1278,43 @@ export interface components {
     RefreshRequest: {
       refresh_token: string;
     };
+    /** @description A region in sum. */
+    RegionState: {
+      /**
+       * Format: int64
+       * @description Entries that wait in its lanes.
+       */
+      lag_entries: number;
+      /**
+       * Format: double
+       * @description How old the oldest is that a collector has taken and not stored yet.
+       */
+      lag_seconds: number;
+      /** Format: int64 */
+      lanes: number;
+      /** @description Whether nothing of it was heard for 10 s: cut off, or stopped. */
+      missing: boolean;
+      name: string;
+      /** Format: int64 */
+      roles: number;
+      /**
+       * Format: int64
+       * @description Heard of within the hour, and not for the last 10 s.
+       */
+      roles_gone: number;
+      /** Format: int64 */
+      roles_ready: number;
+    };
     /**
      * @description What a role is called.
      * @enum {string}
      */
     RoleName: "partner_admin";
-    /** @description What a role said last. One that is silent for 10 s is not ready. */
+    /** @description What a role said last. One that is silent for 10 s is gone. */
     RoleState: {
       gauges: components["schemas"]["GaugeState"][];
+      /** @description Whether it was not heard of for 10 s. It stays on the list for an hour. */
+      gone: boolean;
       id: string;
       message: string;
       ready: boolean;
@@ -1340,12 +1387,15 @@ export interface components {
       /** Format: int64 */
       metrics_rows: number;
     };
-    /** @description The installation: storage, roles, lanes and what was dropped. */
+    /** @description The installation: regions, engines, roles, lanes, storage, and what was dropped. */
     SystemStatus: {
       /** @description Of this node, since it started. */
       drops: components["schemas"]["Drop"][];
+      engines: components["schemas"]["EngineState"][];
       lanes: components["schemas"]["LaneState"][];
       ready: boolean;
+      regions: components["schemas"]["RegionState"][];
+      /** @description Of all regions; at most 1,024. */
       roles: components["schemas"]["RoleState"][];
       started_at: components["schemas"]["Timestamp"];
       storage: components["schemas"]["Storage"];

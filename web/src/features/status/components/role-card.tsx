@@ -8,8 +8,6 @@ import { withUnit } from "@/lib/format/numbers";
 import { duration, millis } from "@/lib/format/time";
 import { useNow } from "@/lib/now";
 
-const SILENT_MS = 30_000;
-
 type Gauge = RoleInfo["gauges"][number];
 
 /** `collector_heartbeats_total` on the collector's card -> `Heartbeats, total`. */
@@ -26,9 +24,22 @@ function gaugeValue({ value, unit }: Gauge): string {
   return seconds && value >= 60 ? duration(value) : withUnit(value, unit);
 }
 
+export function Gauges({ role }: { role: RoleInfo }) {
+  return (
+    <Facts
+      items={role.gauges.map((gauge) => [
+        gaugeLabel(gauge.name, role.role),
+        <span key={`${gauge.name}/${gauge.unit}`} className="tabular">
+          {gaugeValue(gauge)}
+        </span>,
+      ])}
+    />
+  );
+}
+
 export function RoleCard({ role }: { role: RoleInfo }) {
   const now = useNow();
-  const silent = now - (millis(role.seen_at) ?? now) > SILENT_MS;
+  const silent = role.gone;
   const well = role.ready && !silent;
   const Icon = well ? CircleCheck : TriangleAlert;
   return (
@@ -37,7 +48,7 @@ export function RoleCard({ role }: { role: RoleInfo }) {
       actions={
         <span className="inline-flex items-center gap-1.5 text-xs">
           <Icon size={14} className={well ? "text-online" : "text-warning"} aria-hidden />
-          {silent ? "Silent" : role.ready ? "Ready" : "Not ready"}
+          {silent ? "Gone" : role.ready ? "Ready" : "Not ready"}
         </span>
       }
     >
@@ -52,14 +63,7 @@ export function RoleCard({ role }: { role: RoleInfo }) {
         )}
       </p>
       {role.message !== "" && <p className="mb-3 text-sm">{role.message}</p>}
-      <Facts
-        items={role.gauges.map((gauge) => [
-          gaugeLabel(gauge.name, role.role),
-          <span key={gauge.name} className="tabular">
-            {gaugeValue(gauge)}
-          </span>,
-        ])}
-      />
+      <Gauges role={role} />
     </Panel>
   );
 }

@@ -5,11 +5,18 @@ import { Facts, FactsSkeleton, Page, PageHeader, Panel } from "@/components/ui/p
 import { ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
 import { useSystemStatus } from "@/features/status/queries";
+import { Engines, Regions } from "@/features/status/components/regions";
 import { RoleCard } from "@/features/status/components/role-card";
+import { byTrouble, RoleList } from "@/features/status/components/role-list";
 import type { SystemStatus } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
 import { humanize } from "@/lib/format/labels";
 import { bytes, count } from "@/lib/format/numbers";
+
+/** More roles than this are a list. */
+const MAX_CARDS = 6;
+/** Names in the verdict. */
+const MAX_NAMED = 5;
 
 export function StatusPage(): ReactNode {
   const { data, error, isError, refetch } = useSystemStatus();
@@ -46,14 +53,20 @@ export function StatusPage(): ReactNode {
       ) : (
         <>
           <Verdict status={data} />
-          <section aria-label="Roles" className="grid gap-4 md:grid-cols-2 xl:grid-cols-3">
-            {data.roles.map((role) => (
-              <RoleCard key={`${role.role}/${role.id}`} role={role} />
-            ))}
-          </section>
+          {data.regions.length > 1 && <Regions regions={data.regions} />}
+          {data.roles.length > MAX_CARDS ? (
+            <RoleList roles={data.roles} />
+          ) : (
+            <section aria-label="Roles" className="grid gap-4 md:grid-cols-2 xl:grid-cols-3">
+              {data.roles.map((role) => (
+                <RoleCard key={`${role.region}/${role.role}/${role.id}`} role={role} />
+              ))}
+            </section>
+          )}
           <div className="grid gap-4 lg:grid-cols-[2fr_1fr]">
             <Lanes lanes={data.lanes} />
             <div className="flex flex-col gap-4">
+              <Engines engines={data.engines} />
               <Storage storage={data.storage} />
               <Drops drops={data.drops} />
             </div>
@@ -65,8 +78,17 @@ export function StatusPage(): ReactNode {
 }
 
 function Verdict({ status }: { status: SystemStatus }) {
-  const unready = status.roles.filter((role) => !role.ready);
-  const well = status.ready && unready.length === 0;
+  const trouble = [
+    ...status.regions.filter((region) => region.missing).map((region) => `region ${region.name}`),
+    ...status.engines
+      .filter((engine) => !engine.reachable)
+      .map((engine) => `${engine.engine} of ${engine.region}`),
+    ...byTrouble(status.roles.filter((role) => !role.ready)).map(
+      (role) => `${role.role} ${role.id}${role.gone ? " (gone)" : ""}`,
+    ),
+  ];
+  const well = status.ready && trouble.length === 0;
+  const rest = trouble.length - MAX_NAMED;
   const Icon = well ? CircleCheck : TriangleAlert;
   return (
     <div
@@ -80,8 +102,8 @@ function Verdict({ status }: { status: SystemStatus }) {
       <p className="text-sm font-medium">
         {well
           ? "Everything works"
-          : unready.length > 0
-            ? `Not ready: ${unready.map((role) => `${role.role} ${role.id}`).join(", ")}`
+          : trouble.length > 0
+            ? `Not ready: ${trouble.slice(0, MAX_NAMED).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`
             : "The system is not ready"}
       </p>
     </div>
@@ -92,11 +114,14 @@ function Lanes({ lanes }: { lanes: SystemStatus["lanes"] }) {
   return (
     <Panel title="Lanes" flush>
       <div className="overflow-x-auto">
-        <table className="w-full min-w-[480px] text-sm">
+        <table className="w-full min-w-[560px] text-sm">
           <thead>
             <tr className="border-b border-line text-xs text-muted">
               <th scope="col" className="px-4 py-2 text-left font-medium">
                 Lane
+              </th>
+              <th scope="col" className="px-4 py-2 text-left font-medium">
+                Collector
               </th>
               {["Oldest", "Newest", "Kept", "Waiting"].map((head) => (
                 <th key={head} scope="col" className="px-4 py-2 text-right font-medium">
@@ -115,6 +140,13 @@ function Lanes({ lanes }: { lanes: SystemStatus["lanes"] }) {
                   <span className="font-mono text-xs">
                     {lane.region}/{lane.lane}
                   </span>
+                </td>
+                <td className="px-4">
+                  {lane.owner === null ? (
+                    <span className="text-warning">Nobody</span>
+                  ) : (
+                    <span className="font-mono text-xs">{lane.owner}</span>
+                  )}
                 </td>
                 <td className="px-4 text-right text-muted">{count(lane.first)}</td>
                 <td className="px-4 text-right">{count(lane.last)}</td>
