@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Collectors of each region
     #[arg(long, default_value_t = 2)]
     collectors: usize,
+    /// Measure the API's latencies as well
+    #[arg(long)]
+    api: bool,
     /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -122,6 +125,9 @@ fn load(root: &Path, arguments: &Arguments, deployment: &Deployment) -> anyhow::
     }
     for process in beside {
         load.args(["--beside", &label(process)?]);
+    }
+    if !arguments.api {
+        load.arg("--no-api");
     }
     if let Some(json) = &arguments.json {
         load.arg("--json").arg(json);
