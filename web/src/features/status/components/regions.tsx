@@ -51,7 +51,11 @@ function RegionCard({ region }: { region: Region }) {
       </p>
       <p className="mt-1 text-xs text-muted tabular">
         {region.lanes} lanes,{" "}
-        {region.lag_entries === 0 ? "nothing waits" : `${count(region.lag_entries)} entries wait`}
+        {region.lag_entries > 0
+          ? `${count(region.lag_entries)} entries wait`
+          : region.missing
+            ? "what waits is not known"
+            : "nothing waits"}
         {region.lag_seconds >= 1 && (
           <span className={slow ? "text-warning" : undefined}>
             , {duration(region.lag_seconds)} behind

@@ -22,7 +22,7 @@ export function RoleList({ roles }: { roles: RoleInfo[] }) {
   const now = useNow();
   return (
     <Panel title={`Roles (${roles.length})`} flush>
-      <ul aria-label="Roles">
+      <ul aria-label="Roles" className="max-h-[32rem] overflow-y-auto">
         {byTrouble(roles).map((role) => (
           <li
             key={`${role.region}/${role.role}/${role.id}`}

@@ -98,7 +98,11 @@ function Verdict({ status }: { status: SystemStatus }) {
         well ? "border-online/30 bg-online-soft" : "border-warning/40 bg-warning-soft",
       )}
     >
-      <Icon size={18} className={well ? "text-online" : "text-warning"} aria-hidden />
+      <Icon
+        size={18}
+        className={cn("shrink-0", well ? "text-online" : "text-warning")}
+        aria-hidden
+      />
       <p className="text-sm font-medium">
         {well
           ? "Everything works"
