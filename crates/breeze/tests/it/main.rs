@@ -15,5 +15,6 @@ mod installer;
 mod networks;
 mod operations;
 mod restart;
+mod roles;
 mod spool;
 mod starting;
