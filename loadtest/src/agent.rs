@@ -160,6 +160,7 @@ impl Agent {
                 Command::Close { link, .. } => {
                     if let Some(wire) = self.wire.take_if(|wire| wire.link == link) {
                         wire.connection.close(0_u32.into(), b"");
+                        self.shared.tally.lost_connections.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Command::Sample { .. } => {

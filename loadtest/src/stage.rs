@@ -222,7 +222,7 @@ impl Held {
         let seconds = self.took.as_secs_f64();
         report.figure("all connected and acknowledged after", self.connected_after.as_secs_f64(), "s");
         report.figure("agents held", self.connected as f64, "");
-        report.figure("connections lost while holding", self.lost as f64, "");
+        report.figure("connections lost or given up while holding", self.lost as f64, "");
         report.figure("heartbeats sent", self.sent as f64 / seconds, "1/s");
         report.figure("heartbeats acknowledged (durable)", self.acked as f64 / seconds, "1/s");
         if let Some(rows) = self.stored_rows {
