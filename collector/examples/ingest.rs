@@ -141,7 +141,8 @@ async fn whole(
     let shutdown = Shutdown::new();
     let config = Config { lanes: LANES, ..Config::default() };
     let (sink, store): (Arc<dyn Metrics>, _) = (metrics.clone(), state.clone());
-    let collector = breeze_collector::start(config, bus.clone(), store, sink, shutdown.clone()).await?;
+    let history = Arc::new(breeze_store::history::EmbeddedHistory::new(state.clone()));
+    let collector = breeze_collector::start(config, bus.clone(), store, sink, history, shutdown.clone()).await?;
 
     let began = (cpu(), Instant::now());
     let mut encoding = Duration::ZERO;

@@ -2,8 +2,10 @@
 //! I/O, no task. The shell in [`crate::lane`] reads the stream, calls this and carries out the effects.
 
 pub mod bounds;
+pub mod changes;
 mod custom;
 mod device;
+pub mod events;
 pub mod handover;
 pub mod inventory;
 mod output;
@@ -26,6 +28,7 @@ use breeze_store::{
 };
 use bytes::Bytes;
 use device::Device;
+use events::Cause;
 use pending::{InventoryWork, Pending};
 use presence::{Session, SessionKey, Verdict};
 use prost::Message as _;
@@ -243,7 +246,7 @@ impl LaneCore {
         }
         let relay = intern(&mut self.relays, &batch.relay_id);
         let mut named_left = MAX_NAMED_ROWS_PER_ENTRY;
-        for entry in batch.entries {
+        for (ordinal, entry) in (0..).zip(batch.entries) {
             let device = DeviceId::from_slice(&entry.device_id).and_then(|id| self.find_or_add(id));
             let (Some(device), Some(body), true) = (device, entry.body, entry.received_us < MAX_TIME_US) else {
                 self.counts.refused += u64::from(drive.is_for_rows());
@@ -251,11 +254,27 @@ impl LaneCore {
             };
             let session = SessionKey { relay, epoch: entry.session_epoch };
             let envelope = Envelope { position, device, session, received_us: entry.received_us, drive };
+            let cause = Cause { position, ordinal, received_us: entry.received_us };
             match body {
                 Body::Heartbeat(stamped) => self.handle_heartbeat(envelope, stamped, &mut named_left, effects),
-                Body::Connected(hello) if drive.is_for_presence() => self.handle_connected(envelope, hello, effects),
-                Body::Disconnected(_) if drive.is_for_presence() => self.handle_disconnected(envelope),
-                Body::Connected(_) | Body::Disconnected(_) => {}
+                Body::Connected(hello) => {
+                    if drive.is_for_rows() {
+                        let id = self.devices[device as usize].id;
+                        self.pending.add_event(device, events::connected(cause, id, &batch.relay_id, &hello));
+                    }
+                    if drive.is_for_presence() {
+                        self.handle_connected(envelope, hello, effects);
+                    }
+                }
+                Body::Disconnected(end) => {
+                    if drive.is_for_rows() {
+                        let id = self.devices[device as usize].id;
+                        self.pending.add_event(device, events::disconnected(cause, id, &batch.relay_id, &end));
+                    }
+                    if drive.is_for_presence() {
+                        self.handle_disconnected(envelope);
+                    }
+                }
                 Body::Inventory(document) => {
                     if drive.is_for_presence() {
                         self.note_life(envelope);
@@ -263,7 +282,7 @@ impl LaneCore {
                     if !drive.is_for_rows() {
                         continue;
                     }
-                    let work = InventoryWork { device, session, received_us: entry.received_us, document };
+                    let work = InventoryWork { cause, device, session, document };
                     self.pending.inventory.push(work);
                 }
             }

@@ -6,7 +6,8 @@
 //!
 //! 1. *record* the batch (its positions, days and encoder version) under the lease, together with
 //!    what the batch before it, now applied, made of the received heartbeats;
-//! 2. *append* its rows to the metrics store under the recorded tokens, while reading goes on;
+//! 2. *append* its rows to the metrics store under the recorded tokens, and then its events to the
+//!    history, while reading goes on;
 //! 3. *merge* the devices' newest rows, and tell the directory of changed facts;
 //! 4. *trim* the stream behind what is recorded as applied.
 //!
@@ -18,6 +19,7 @@ mod flush;
 mod giving;
 mod insert;
 mod owner;
+mod recording;
 mod recover;
 mod shadow;
 mod snapshots;
@@ -32,7 +34,7 @@ use crate::{
 };
 use breeze_bus::Bus;
 use breeze_proto::shard::LaneId;
-use breeze_store::{metrics::Metrics, model::lane::LaneRecord, state::State};
+use breeze_store::{history::History, metrics::Metrics, model::lane::LaneRecord, state::State};
 use parking_lot::Mutex;
 use recover::Taken;
 use std::{
@@ -165,6 +167,7 @@ pub(crate) struct LaneDeps {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) state: Arc<dyn State>,
     pub(crate) metrics: Arc<dyn Metrics>,
+    pub(crate) history: Arc<dyn History>,
     pub(crate) pusher: Pusher,
     pub(crate) directory: Arc<Teller>,
     pub(crate) shares: Shares,

@@ -19,7 +19,7 @@ use anyhow::{Context as _, ensure};
 use breeze_bus::{Bus, status::Reporter};
 use breeze_proto::shard::{LaneCount, MAX_LANES};
 use breeze_runtime::{shutdown::Shutdown, tasks::Tasks};
-use breeze_store::{metrics::Metrics, state::State};
+use breeze_store::{history::History, metrics::Metrics, state::State};
 use lane::{LaneDeps, LaneShared};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
@@ -115,6 +115,7 @@ pub async fn start(
     bus: Arc<dyn Bus>,
     state: Arc<dyn State>,
     metrics: Arc<dyn Metrics>,
+    history: Arc<dyn History>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Handle> {
     config.check().context("collector configuration")?;
@@ -132,6 +133,7 @@ pub async fn start(
             bus: bus.clone(),
             state: state.clone(),
             metrics: metrics.clone(),
+            history: history.clone(),
             pusher: pusher.clone(),
             directory: directory.clone(),
             shares: shares.clone(),

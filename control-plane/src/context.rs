@@ -12,6 +12,7 @@ use crate::{
 };
 use breeze_bus::Bus;
 use breeze_store::{
+    history::History,
     metrics::Metrics,
     model::audit::AuditLog,
     state::{CommitTable, State, outbox::Outbox},
@@ -39,6 +40,7 @@ pub struct Shared {
     pub bus: Arc<dyn Bus>,
     pub metrics: Arc<dyn Metrics>,
     pub regional_metrics: BTreeMap<String, Arc<dyn Metrics>>,
+    pub history: Arc<dyn History>,
     pub render_metrics: Option<RenderMetrics>,
     pub keyring: Keyring,
     pub cursors: Cursors,

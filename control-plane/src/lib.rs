@@ -47,6 +47,7 @@ use breeze_proto::{
 };
 use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::LiveIdentity};
 use breeze_store::{
+    history::History,
     metrics::Metrics,
     model::{audit::AuditLog, instance},
     state::State,
@@ -73,6 +74,8 @@ pub struct Deps {
     pub metrics: Arc<dyn Metrics>,
     /// The regions' stores beneath `metrics`, each by itself, for the status; empty where there is one.
     pub regional_metrics: BTreeMap<String, Arc<dyn Metrics>>,
+    /// Events of devices.
+    pub history: Arc<dyn History>,
     /// Renders the process's metrics at `/metrics`.
     pub render_metrics: Option<RenderMetrics>,
 }
@@ -140,7 +143,7 @@ impl ControlPlane {
     /// When the configuration is wrong, keys cannot be read, or the store refuses.
     pub async fn open(config: Config, deps: Deps) -> anyhow::Result<Self> {
         config.check()?;
-        let Deps { bus, state, metrics, regional_metrics, render_metrics } = deps;
+        let Deps { bus, state, metrics, regional_metrics, history, render_metrics } = deps;
         let record =
             instance::open(&*state, &setup::FIRST_NAMES, now_ms()).await.context("cannot open the instance")?;
         let InstanceKeys { keyring, ca, signer } = InstanceKeys::open(&config.data, &*state, &record).await?;
@@ -184,6 +187,7 @@ impl ControlPlane {
             bus,
             metrics,
             regional_metrics,
+            history,
             render_metrics,
             keyring,
         });

@@ -1,9 +1,11 @@
-//! The batch that is being gathered: rows by day, and inventory to be applied. What it holds depends
+//! The batch that is being gathered: rows by day, inventory to be applied, events. What it holds depends
 //! on the stream's entries and on what was received before them, and on nothing else: a successor
 //! that reads the same entries makes the same batch, byte for byte.
 
+use super::events::{Cause, FULL_EVENTS, PendingEvent};
 use breeze_proto::v1;
 use breeze_store::metrics::{FrozenBatch, HeartbeatRow, NamedRow};
+use std::collections::HashMap;
 
 /// Names what [`Pending`] and the core make of entries. A change that gives other bytes for the same
 /// entries needs a new number, and the old way must stay until no boundary names it.
@@ -21,9 +23,9 @@ const DAY_MS: u64 = 86_400_000;
 /// A document and where its confirmation goes.
 #[derive(Debug)]
 pub struct InventoryWork {
+    pub cause: Cause,
     pub device: u32,
     pub session: super::presence::SessionKey,
-    pub received_us: u64,
     pub document: v1::InventoryDocument,
 }
 
@@ -51,13 +53,19 @@ pub struct Pending {
     pub days: Vec<DayRows>,
     pub inventory: Vec<InventoryWork>,
     pub rows: usize,
+    pub events: Vec<PendingEvent>,
+    /// How many of each device, by its number in the core.
+    pub(super) events_of: HashMap<u32, u8>,
 }
 
 impl Pending {
     /// Whether it must go before more is taken in.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.rows >= MAX_ROWS || self.inventory.len() >= MAX_DOCUMENTS || self.days.len() >= MAX_DAYS
+        self.rows >= MAX_ROWS
+            || self.inventory.len() >= MAX_DOCUMENTS
+            || self.days.len() >= MAX_DAYS
+            || self.events.len() >= FULL_EVENTS
     }
 
     pub(super) fn day(&mut self, at_ms: u64) -> &mut DayRows {

@@ -4,11 +4,13 @@ use super::{
     Halt,
     insert::{BACKOFF_FIRST, BACKOFF_MOST, Day, End, Inserting, bounded, ended},
     owner::Owner,
+    recording::Recording,
 };
 use crate::{
     clock::now_us,
     core::{
-        LaneCore,
+        LaneCore, Push, changes,
+        events::PendingEvent,
         inventory::{self, Applied},
         pending::{ENCODER_VERSION, InventoryWork, Pending},
     },
@@ -18,6 +20,7 @@ use breeze_proto::{
     v1::{InventorySection, LaneBoundary, StoredSection},
 };
 use breeze_store::{
+    history::InventoryVersion,
     metrics::InsertToken,
     model::{
         device_state,
@@ -41,6 +44,9 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Batch {
     inventory: Vec<InventoryWork>,
+    events: Vec<PendingEvent>,
+    /// Of `inventory`, once it is applied.
+    applied: AppliedInventory,
     rows: usize,
     /// What received heartbeats it made, for the record after it.
     carry: Vec<ReceivedWrite>,
@@ -48,6 +54,15 @@ pub(super) struct Batch {
     handled_bytes: u64,
     /// When it was cut, by the wall clock.
     pub(super) oldest_us: u64,
+}
+
+/// What inventory documents came to.
+#[derive(Debug, Default)]
+struct AppliedInventory {
+    /// To be stored.
+    sections: Vec<(DeviceId, StoredSection)>,
+    /// To be confirmed when that is done.
+    pushes: Vec<Push>,
 }
 
 /// Which devices' rows are merged.
@@ -134,6 +149,8 @@ impl Owner<'_> {
         }
         let batch = Batch {
             inventory: pending.inventory,
+            events: pending.events,
+            applied: AppliedInventory::default(),
             rows: pending.rows,
             carry,
             handled_bytes: self.volume.handled,
@@ -173,9 +190,20 @@ impl Owner<'_> {
     }
 
     async fn end(&mut self, end: End, which: Which) -> Result<(), Halt> {
-        let Some(Inserting { batch, .. }) = self.inserting.take() else { return Ok(()) };
+        let Some(Inserting { mut batch, since, .. }) = self.inserting.take() else { return Ok(()) };
         match end {
-            End::Inserted => self.apply(batch, which).await,
+            End::Inserted => {
+                metrics::counter!("breeze_collector_rows_total").increment(batch.rows as u64);
+                // Events before sections: who drives this batch again finds the sections as they were
+                // until their events are recorded.
+                let recording = self.prepare_history(&mut batch).await?;
+                if recording.is_empty() {
+                    return self.apply(batch, which).await;
+                }
+                self.inserting = Some(Inserting::recording(self.deps.clone(), batch, since, recording));
+                Ok(())
+            }
+            End::Recorded => self.apply(batch, which).await,
             End::Overlaps { token, left } => {
                 self.begin_generation(&token).await?;
                 let again = |(token, frozen): Day| (self.token(token.day), frozen);
@@ -188,12 +216,21 @@ impl Owner<'_> {
         }
     }
 
-    /// What comes of a batch whose rows are inserted.
+    /// What the history is to be told of a batch, whose inventory is applied here and stored later.
+    async fn prepare_history(&mut self, batch: &mut Batch) -> Result<Recording, Halt> {
+        let stream = self.token_stream();
+        let mut recording = Recording::default();
+        for event in std::mem::take(&mut batch.events) {
+            recording.add_event(&stream, event);
+        }
+        batch.applied = self.apply_inventory(std::mem::take(&mut batch.inventory), &stream, &mut recording).await?;
+        Ok(recording)
+    }
+
+    /// What comes of a batch whose rows are inserted and whose events are recorded.
     async fn apply(&mut self, batch: Batch, which: Which) -> Result<(), Halt> {
-        metrics::counter!("breeze_collector_rows_total").increment(batch.rows as u64);
-        let (sections, pushes) = self.apply_inventory(batch.inventory).await?;
-        self.merge(sections, which).await?;
-        self.send(pushes);
+        self.merge(batch.applied.sections, which).await?;
+        self.send(batch.applied.pushes);
         self.applied_us = now_us();
         self.volume.applied = batch.handled_bytes;
         self.carry = batch.carry;
@@ -284,12 +321,15 @@ impl Owner<'_> {
     }
 
     fn token(&self, day: u32) -> InsertToken {
-        // A stream that started over counts from 1 again, so it needs another name.
-        let stream = match self.boundary.generation {
+        InsertToken { stream: self.token_stream(), first: self.boundary.first, last: self.boundary.last, day }
+    }
+
+    /// A stream that started over counts from 1 again, so it needs another name.
+    fn token_stream(&self) -> String {
+        match self.boundary.generation {
             0 => self.stream.clone(),
             generation => format!("{}~{generation}", self.stream),
-        };
-        InsertToken { stream, first: self.boundary.first, last: self.boundary.last, day }
+        }
     }
 
     /// What the record after a batch's application carries: the core must not have gone beyond `through`,
@@ -332,7 +372,9 @@ impl Owner<'_> {
     async fn apply_inventory(
         &mut self,
         works: Vec<InventoryWork>,
-    ) -> Result<(Vec<(DeviceId, StoredSection)>, Vec<crate::core::Push>), Halt> {
+        stream: &str,
+        recording: &mut Recording,
+    ) -> Result<AppliedInventory, Halt> {
         let through = self.boundary.last;
         let mut held: HashMap<(u32, InventorySection), Option<StoredSection>> = HashMap::new();
         let mut changed = HashMap::new();
@@ -352,9 +394,13 @@ impl Owner<'_> {
             let base = held.entry(which).or_default();
             let document = std::mem::take(&mut work.document);
             work.document.section = document.section;
-            match inventory::apply(base.as_ref(), document, work.received_us) {
+            match inventory::apply(base.as_ref(), document, work.cause.received_us) {
                 Applied::Changed(stored) if section_row(device, 0, &stored).is_some() => {
                     self.with_core(|core| core.handle_section(work.device, &stored, through));
+                    recording.add_event(stream, changes::changed(work.cause, device, base.as_ref(), &stored));
+                    if let Some(version) = version(device, &stored) {
+                        recording.add_version(version);
+                    }
                     *base = Some(*stored);
                     changed.insert(which, device);
                 }
@@ -371,7 +417,7 @@ impl Owner<'_> {
             pushes.push(self.with_core(|core| core.push_held(&work, base.as_ref())));
         }
         let sections = changed.into_iter().filter_map(|(which, device)| Some((device, held.remove(&which)??)));
-        Ok((sections.collect(), pushes))
+        Ok(AppliedInventory { sections: sections.collect(), pushes })
     }
 
     // ---- merges ----
@@ -479,6 +525,13 @@ impl Owner<'_> {
         }
         self.keep_lease().await
     }
+}
+
+/// As the history keeps it: the stored section, encoded.
+fn version(device: DeviceId, stored: &StoredSection) -> Option<InventoryVersion> {
+    let hash = stored.hash.as_ref().try_into().ok()?;
+    let content = Bytes::from(stored.encode_to_vec());
+    Some(InventoryVersion { device, section: stored.section(), at_ms: stored.received_us / 1_000, hash, content })
 }
 
 fn refuse_inventory(device: DeviceId, why: &str) {

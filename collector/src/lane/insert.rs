@@ -4,7 +4,7 @@
 //! not answer is tried again for as long as the lease is certainly held; whatever was sent by then may
 //! still arrive, and is the recorded batch, byte for byte, whoever sends it.
 
-use super::{LaneDeps, flush::Batch};
+use super::{LaneDeps, flush::Batch, recording::Recording};
 use breeze_store::{
     metrics::{FrozenBatch, InsertToken, MetricsError},
     state::StateError,
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// Inserts of late days under way at a time.
 const CONCURRENT: usize = 4;
 /// One try of an insert.
-const TRY: Duration = Duration::from_secs(30);
+pub(super) const TRY: Duration = Duration::from_secs(30);
 /// Between two tries.
 pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(5);
@@ -27,7 +27,10 @@ pub(super) type Day = (InsertToken, Arc<FrozenBatch>);
 /// How inserting a batch ended.
 #[derive(Debug)]
 pub(super) enum End {
+    /// Its rows are in.
     Inserted,
+    /// Its events are as well.
+    Recorded,
     /// A token's positions are another batch's; these days are not in.
     Overlaps {
         token: String,
@@ -38,7 +41,7 @@ pub(super) enum End {
     Failed(anyhow::Error),
 }
 
-/// A batch that is being inserted.
+/// A batch that is being inserted or, after that, recorded in the history.
 pub(super) struct Inserting {
     pub(super) batch: Batch,
     pub(super) since: Instant,
@@ -54,6 +57,11 @@ impl fmt::Debug for Inserting {
 impl Inserting {
     pub(super) fn new(deps: LaneDeps, batch: Batch, days: Vec<Day>) -> Self {
         Self { batch, since: Instant::now(), end: Box::pin(insert(deps, days)) }
+    }
+
+    /// The rest of the way, for a batch that is under way since then.
+    pub(super) fn recording(deps: LaneDeps, batch: Batch, since: Instant, recording: Recording) -> Self {
+        Self { batch, since, end: Box::pin(recording.record(deps)) }
     }
 }
 
@@ -76,7 +84,7 @@ async fn insert(deps: LaneDeps, mut days: Vec<Day>) -> End {
         let mut ends = stream::iter(tries).buffer_unordered(CONCURRENT);
         while let Some(end) = ends.next().await {
             match end {
-                End::Inserted => {}
+                End::Inserted | End::Recorded => {}
                 End::Overlaps { token, left: days } => {
                     overlap = Some(token);
                     left.extend(days);

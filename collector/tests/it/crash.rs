@@ -3,7 +3,10 @@
 
 use crate::world::*;
 use breeze_proto::{id::DeviceId, subject::DIRECTORY_STREAM, v1};
-use breeze_store::model::{device_state, lane::LaneRecord};
+use breeze_store::{
+    history::{EmbeddedHistory, EventKind, EventQuery, History as _},
+    model::{device_state, lane::LaneRecord},
+};
 use proptest::{prelude::*, test_runner::TestRunner};
 use prost::Message as _;
 use std::{
@@ -55,9 +58,35 @@ async fn finish_and_check(world: &World, script: &Script) {
 
     assert_eq!(world.metrics.rows(), expected(script), "each heartbeat exactly once");
     check_devices(world, script).await;
+    check_events(world, script).await;
     check_received(&record, script).await;
     let extent = breeze_bus::Bus::extent(&*world.bus, &stream()).await.expect("an extent");
     assert_eq!((extent.first, extent.last), (last + 1, last), "the stream is trimmed behind what is applied");
+}
+
+/// What the script says of connections is in the history, once each, whatever was driven again.
+async fn check_events(world: &World, script: &Script) {
+    let mut wanted: BTreeMap<DeviceId, Vec<(u64, EventKind)>> = BTreeMap::new();
+    for entry in script.iter().flatten() {
+        let kind = match &entry.body {
+            Some(v1::lane_entry::Body::Connected(_)) => EventKind::Connected,
+            Some(v1::lane_entry::Body::Disconnected(_)) => EventKind::Disconnected,
+            Some(v1::lane_entry::Body::Heartbeat(_) | v1::lane_entry::Body::Inventory(_)) | None => continue,
+        };
+        let device = DeviceId::from_slice(&entry.device_id).expect("16 bytes");
+        wanted.entry(device).or_default().push((entry.received_us / 1000, kind));
+    }
+    let history = EmbeddedHistory::new(world.state.clone());
+    for (device, mut wanted) in wanted {
+        let kinds = vec![EventKind::Connected, EventKind::Disconnected];
+        let query = EventQuery { device, from_ms: 0, to_ms: u64::MAX, kinds, after: None, limit: 0 };
+        let events = history.events(&query).await.expect("reads").events;
+        let mut found: Vec<_> = events.into_iter().map(|event| (event.at_ms, event.kind)).collect();
+        let order = |(at, kind): &(u64, EventKind)| (*at, kind.as_str().to_owned());
+        found.sort_by_key(order);
+        wanted.sort_by_key(order);
+        assert_eq!(found, wanted, "events of {device}");
+    }
 }
 
 pub(crate) async fn check_devices(world: &World, script: &Script) {

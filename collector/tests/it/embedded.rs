@@ -32,12 +32,15 @@ impl Engines {
 
     pub(crate) async fn start(&self, shutdown: &Shutdown) -> Handle {
         let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
-        breeze_collector::start(config(), bus, state, metrics, shutdown.clone()).await.expect("starts")
+        let history = Arc::new(breeze_store::history::EmbeddedHistory::new(state.clone()));
+        breeze_collector::start(config(), bus, state, metrics, history, shutdown.clone()).await.expect("starts")
     }
 
     pub(crate) async fn start_as(&self, config: Config, shutdown: Shutdown) -> Running {
         let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
-        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
+        let history = Arc::new(breeze_store::history::EmbeddedHistory::new(state.clone()));
+        let handle =
+            breeze_collector::start(config, bus, state, metrics, history, shutdown.clone()).await.expect("starts");
         Running { handle, shutdown }
     }
 

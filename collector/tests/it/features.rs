@@ -8,7 +8,10 @@ use breeze_proto::{
     inventory::{SoftwareList, hardware_hash},
     subject, v1,
 };
-use breeze_store::model::{device_state, inventory};
+use breeze_store::{
+    history::{EmbeddedHistory, EventKind, EventQuery, History as _},
+    model::{device_state, inventory},
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -168,11 +171,29 @@ async fn inventory_is_applied_confirmed_and_asked_for_whole_where_the_base_is_an
     world.append(vec![inventory_entry(device(1), document)]).await;
     assert_eq!(next_held(&mut *relay).await.0, v1::InventorySection::Hardware);
     let stored = inventory::section(&*world.state, device(1), section).await.expect("reads").expect("stored").1;
-    assert_eq!((stored.software.len(), stored.hash), (2, hash(&two)));
+    assert_eq!((stored.software.len(), &stored.hash), (2, &hash(&two)));
     let (_, facts) = device_state::facts(&*world.state, device(1)).await.expect("reads").expect("stored");
     assert_eq!((facts.software_count, facts.ram_total_mib, facts.cpu_model.as_str()), (2, 4096, "<script>"));
     assert_eq!(facts.inventory.len(), 2);
     collector.stop().await;
+    let history = EmbeddedHistory::new(world.state.clone());
+    let kinds = vec![EventKind::InventoryChanged];
+    let query = EventQuery { device: device(1), from_ms: 0, to_ms: u64::MAX, kinds, after: None, limit: 0 };
+    let events = history.events(&query).await.expect("reads").events;
+    let said: Vec<&str> = events.iter().rev().map(|event| event.summary.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "Software reported for the first time",
+            "Software changed: 1 added, 1 removed, 0 updated",
+            "Hardware reported for the first time"
+        ]
+    );
+    let versions = history.versions(device(1), section, u64::MAX, 0).await.expect("reads");
+    assert_eq!(versions.iter().map(|version| version.hash).collect::<Vec<_>>(), [two.hash(), one.hash()]);
+    let newest = history.version(device(1), section, versions[0].at_ms, two.hash()).await.expect("reads");
+    let content = v1::StoredSection::decode(newest.expect("kept").content).expect("a section");
+    assert_eq!(content.software, stored.software);
 }
 
 async fn next_message(subscription: &mut dyn breeze_bus::Subscription) -> Bytes {
@@ -325,9 +346,10 @@ async fn another_number_of_lanes_is_refused_and_named() {
     until("it to be stored", || async { (world.metrics.rows().len() == 1).then_some(()) }).await;
     first.stop().await;
     let (bus, state, metrics) = (world.bus.clone(), world.state.clone(), world.metrics.clone());
+    let history = std::sync::Arc::new(EmbeddedHistory::new(state.clone()));
     let other = Config { lanes: 2, ..config() };
     let shutdown = breeze_runtime::shutdown::Shutdown::new();
-    let started = breeze_collector::start(other, bus, state, metrics, shutdown).await.expect("starts");
+    let started = breeze_collector::start(other, bus, state, metrics, history, shutdown).await.expect("starts");
     let error = format!("{:#}", started.join().await.expect_err("refused"));
     assert!(error.contains("lanes is 2") && error.contains("begun with 1"), "{error}");
 }
@@ -357,7 +379,9 @@ async fn a_bad_configuration_names_the_key() {
         (Config { flush_interval_ms: 0, ..config() }, "flush_interval_ms"),
     ] {
         let (bus, state, metrics) = (world.bus.clone(), world.state.clone(), world.metrics.clone());
-        let started = breeze_collector::start(config, bus, state, metrics, breeze_runtime::shutdown::Shutdown::new());
+        let history = std::sync::Arc::new(EmbeddedHistory::new(state.clone()));
+        let shutdown = breeze_runtime::shutdown::Shutdown::new();
+        let started = breeze_collector::start(config, bus, state, metrics, history, shutdown);
         let error = started.await.expect_err("refused");
         assert!(format!("{error:#}").contains(key), "{error:#}");
     }

@@ -79,7 +79,9 @@ async fn lanes_change_hands_over_nats_without_a_gap() {
         let shutdown = Shutdown::new();
         let bus = connect(&server, &format!("collector-{}", config.id)).await;
         let (state, metrics) = (world.state.clone(), world.metrics.clone());
-        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
+        let history = Arc::new(breeze_store::history::EmbeddedHistory::new(state.clone()));
+        let handle =
+            breeze_collector::start(config, bus, state, metrics, history, shutdown.clone()).await.expect("starts");
         Running { handle, shutdown }
     };
     let (usual, joining, leaving, sent) = join_and_leave(bus, collectors).await;

@@ -10,6 +10,7 @@ use breeze_proto::{
 };
 use breeze_runtime::shutdown::Shutdown;
 use breeze_store::{
+    history::EmbeddedHistory,
     metrics::{Appended, FrozenBatch, InsertToken, Metrics, MetricsError, Query, QueryResult, Resolution, Usage},
     model::lane::LaneRecord,
     state::{
@@ -371,7 +372,9 @@ impl World {
     pub(crate) async fn start(&self, config: Config) -> Running {
         let shutdown = Shutdown::new();
         let (bus, state, metrics) = (self.bus.clone(), self.state.clone(), self.metrics.clone());
-        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
+        let history = Arc::new(EmbeddedHistory::new(state.clone()));
+        let handle =
+            breeze_collector::start(config, bus, state, metrics, history, shutdown.clone()).await.expect("starts");
         Running { handle, shutdown }
     }
 
@@ -383,9 +386,11 @@ impl World {
     pub(crate) async fn start_fused_as(&self, config: Config, fuse: &Arc<Fuse>) -> Running {
         let shutdown = Shutdown::new();
         let bus = Arc::new(Fused { inner: self.bus.clone(), fuse: fuse.clone() });
-        let state = Arc::new(Fused { inner: self.state.clone(), fuse: fuse.clone() });
+        let state: Arc<dyn State> = Arc::new(Fused { inner: self.state.clone(), fuse: fuse.clone() });
+        let history = Arc::new(EmbeddedHistory::new(state.clone()));
         let metrics = Arc::new(Fused { inner: self.metrics.clone(), fuse: fuse.clone() });
-        let handle = breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.expect("starts");
+        let handle =
+            breeze_collector::start(config, bus, state, metrics, history, shutdown.clone()).await.expect("starts");
         Running { handle, shutdown }
     }
 

@@ -1,6 +1,7 @@
 //! `/devices`: the list, one device, its inventory and its history.
 
 mod delete;
+mod events;
 mod fields;
 mod get;
 mod inventory;
@@ -26,4 +27,5 @@ pub(super) fn register(api: Api) -> Api {
         .read::<DevicesRead>(routes!(inventory::get_device_network))
         .read::<DevicesRead>(routes!(inventory::list_device_software))
         .read::<DevicesRead>(routes!(metrics::get_device_metrics))
+        .read::<DevicesRead>(routes!(events::list_device_events))
 }

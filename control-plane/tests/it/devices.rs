@@ -11,6 +11,7 @@ use breeze_proto::{
     },
 };
 use breeze_store::{
+    history::{Event, EventId, EventKind},
     metrics::{FrozenBatch, HeartbeatRow, InsertToken, NamedRow},
     model::{
         audit::{ActorType, AuditResult, Entry, Intent},
@@ -276,7 +277,7 @@ async fn a_foreign_device_is_answered_exactly_like_one_that_does_not_exist() {
     assert_eq!(admin.get("/api/v1/devices").await.body["total"], 0);
     assert_eq!(admin.get("/api/v1/devices?q=secret").await.body["total"], 0);
     assert_eq!(admin.get("/api/v1/overview").await.body["devices"]["total"], 0);
-    for suffix in ["", "/hardware", "/network", "/software", "/metrics"] {
+    for suffix in ["", "/hardware", "/network", "/software", "/metrics", "/events"] {
         let path = |id: DeviceId| format!("/api/v1/devices/{id}{suffix}");
         let (a, b) = (admin.get(&path(theirs)).await, admin.get(&path(nobodys)).await);
         assert_eq!((a.status, a.code()), (StatusCode::NOT_FOUND, "not_found"), "{suffix}");
@@ -399,6 +400,56 @@ async fn history_comes_in_units_and_rates() {
     }
     let backwards = format!("/api/v1/devices/{id}/metrics?from=2026-11-24T15:00:00Z&to=2026-11-24T14:00:00Z");
     assert_eq!(admin.get(&backwards).await.body["errors"][0]["field"], "from");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn events_are_paged_newest_first_and_chosen_by_kind() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let (id, other) = (enrolled(&server, "web-1").await, enrolled(&server, "web-2").await);
+    let path = format!("/api/v1/devices/{id}/events");
+    let none = admin.get(&path).await;
+    assert_eq!((&none.body["data"], &none.body["has_more"]), (&json!([]), &json!(false)), "{}", none.raw);
+    let base = now_ms() - 60_000;
+    let event = |device, number: u64, kind| Event {
+        device,
+        id: EventId::of("lane.local.0", number, 0),
+        at_ms: base + number,
+        kind,
+        summary: format!("event {number}"),
+        details: json!({ "number": number }).to_string(),
+    };
+    let mut events = vec![event(other, 9, EventKind::Connected)];
+    events.extend([1, 3, 5].map(|number| event(id, number, EventKind::Connected)));
+    events.extend([2, 4].map(|number| event(id, number, EventKind::Disconnected)));
+    server.handle.app().history.record(&events).await.expect("records");
+
+    let first = admin.get(&format!("{path}?limit=2")).await;
+    let numbers = |answer: &Answer| -> Vec<u64> {
+        let data = answer.body["data"].as_array().unwrap_or_else(|| panic!("{}", answer.raw));
+        data.iter().map(|event| event["details"]["number"].as_u64().expect("a number")).collect()
+    };
+    assert_eq!((numbers(&first), &first.body["has_more"]), (vec![5, 4], &json!(true)));
+    assert_eq!(
+        (&first.body["data"][0]["kind"], &first.body["data"][0]["summary"]),
+        (&json!("connected"), &json!("event 5"))
+    );
+    assert_eq!(first.body["missing_regions"], json!([]));
+    let cursor = first.text("next_cursor");
+    let rest = admin.get(&format!("{path}?limit=3&cursor={cursor}")).await;
+    assert_eq!((numbers(&rest), &rest.body["next_cursor"]), (vec![3, 2, 1], &Value::Null));
+    assert_eq!(numbers(&admin.get(&format!("{path}?kind=disconnected")).await), [4, 2]);
+    assert_eq!(numbers(&admin.get(&format!("{path}?kind=disconnected,connected")).await), [5, 4, 3, 2, 1]);
+    for (wrong, field) in [
+        (format!("{path}?kind=Bad-Kind"), "kind"),
+        (format!("{path}?kind=connected&cursor={cursor}"), "cursor"),
+        (format!("/api/v1/devices/{other}/events?cursor={cursor}"), "cursor"),
+        (format!("{path}?limit=0"), "limit"),
+    ] {
+        let answer = admin.get(&wrong).await;
+        assert_eq!((answer.code(), &answer.body["errors"][0]["field"]), ("validation", &json!(field)), "{wrong}");
+    }
     server.stop().await;
 }
 

@@ -141,9 +141,10 @@ impl World {
         let bus = Arc::<MemoryBus>::clone(&self.bus);
         let deps = Deps {
             bus,
-            state,
             metrics: Arc::clone(&self.metrics),
             regional_metrics: std::collections::BTreeMap::default(),
+            history: Arc::new(breeze_store::history::EmbeddedHistory::new(Arc::clone(&state))),
+            state,
             render_metrics: None,
         };
         ControlPlane::open(config(data), deps).await

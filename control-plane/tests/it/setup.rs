@@ -121,6 +121,7 @@ async fn what_a_crash_left_in_the_outbox_is_made_at_the_next_start() {
         state: Arc::<MemoryState>::clone(&state),
         metrics: EmbeddedMetrics::open(EmbeddedMetricsConfig::new(data.path().join("metrics"))).expect("metrics"),
         regional_metrics: std::collections::BTreeMap::default(),
+        history: Arc::new(breeze_store::history::EmbeddedHistory::new(Arc::<MemoryState>::clone(&state))),
         render_metrics: None,
     };
     let opened = ControlPlane::open(config(data.path()), deps).await.expect("opens");

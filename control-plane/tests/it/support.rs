@@ -70,6 +70,7 @@ impl Server {
             state: Arc::<MemoryState>::clone(&state),
             metrics,
             regional_metrics: std::collections::BTreeMap::default(),
+            history: Arc::new(breeze_store::history::EmbeddedHistory::new(Arc::<MemoryState>::clone(&state))),
             render_metrics: Some(Arc::new(|| "breeze_up 1\n".to_owned())),
         };
         let shutdown = Shutdown::new();

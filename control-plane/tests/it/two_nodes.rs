@@ -306,6 +306,7 @@ async fn a_node_with_keys_of_its_own_does_not_start() {
         state: Arc::<MemoryState>::clone(&state),
         metrics: EmbeddedMetrics::open(EmbeddedMetricsConfig::new(other.path().join("metrics"))).expect("metrics"),
         regional_metrics: std::collections::BTreeMap::default(),
+        history: Arc::new(breeze_store::history::EmbeddedHistory::new(Arc::<MemoryState>::clone(&state))),
         render_metrics: None,
     };
     let error = ControlPlane::open(config(other.path()), deps).await.expect_err("refused");

@@ -10,9 +10,11 @@
 mod clickhouse;
 pub(crate) mod clickhouse_schema;
 mod embedded;
+mod regional;
 
 pub use self::clickhouse::ClickHouseHistory;
 pub use embedded::{EVENTS, EmbeddedHistory, INVENTORY_HASHES, INVENTORY_VERSIONS};
+pub use regional::RegionalHistory;
 
 use async_trait::async_trait;
 use breeze_proto::id::DeviceId;
@@ -142,6 +144,8 @@ pub struct EventQuery {
 pub struct EventPage {
     pub events: Vec<Event>,
     pub next: Option<Cursor>,
+    /// Regions that did not answer, whose events are missing; of [`RegionalHistory`] only.
+    pub missing_regions: Vec<String>,
 }
 
 /// One version of an inventory section.

@@ -4,7 +4,9 @@ use super::{Process, clickhouse_config, cql_config, engines, nats_config};
 use crate::config::CollectorFile;
 use anyhow::Context as _;
 use breeze_bus::nats::{Streams, permissions::collector_user};
+use breeze_store::history::ClickHouseHistory;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// What the ready file says.
 #[derive(Debug, Serialize)]
@@ -29,6 +31,7 @@ pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result
     let config = cql_config(&file.state).context("state")?;
     let Some(state) = engines::state(config, ops, shutdown).await.context("state")? else { return Ok(()) };
     let config = clickhouse_config(&file.metrics, &file.retention).context("metrics")?;
+    let history = ClickHouseHistory::new(config.clone()).context("history")?;
     let Some(metrics) = engines::metrics(config, ops, shutdown).await.context("metrics")? else { return Ok(()) };
 
     let config = breeze_collector::Config {
@@ -41,11 +44,14 @@ pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result
         lease_ms: section.lease_ms,
         homes: section.regions.clone(),
     };
+    let upkeep = tokio::spawn(Arc::clone(&metrics).run_maintenance(shutdown.token()));
     let collector =
-        breeze_collector::start(config, bus, state, metrics, shutdown.clone()).await.context("collector")?;
+        breeze_collector::start(config, bus, state, metrics, history, shutdown.clone()).await.context("collector")?;
     own.ready();
     tracing::info!(collector.id = section.id, region = file.region, "collector is up");
     process.announce(&Ready { role: "collector", id: section.id.clone(), region: file.region.clone() })?;
     shutdown.begun().await;
-    collector.join().await
+    let ended = collector.join().await;
+    upkeep.await.context("upkeep of the metrics")?.context("upkeep of the metrics")?;
+    ended
 }

@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use breeze_bus::nats::permissions::CONTROL_PLANE_USER;
 use breeze_control_plane::{ControlPlane, Deps};
 use breeze_proto::subject;
-use breeze_store::metrics::{Metrics, clickhouse::ClickHouseMetrics, regional::RegionalMetrics};
+use breeze_store::{
+    history::{ClickHouseHistory, History, RegionalHistory},
+    metrics::{Metrics, clickhouse::ClickHouseMetrics, regional::RegionalMetrics},
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -41,8 +44,11 @@ pub(super) async fn run(file: ControlPlaneFile, process: Process) -> anyhow::Res
     let Some(state) = engines::state(config, ops, shutdown).await.context("state")? else { return Ok(()) };
     // A region whose metrics do not answer keeps nobody from the others: reads name it.
     let mut regional_metrics: BTreeMap<String, Arc<dyn Metrics>> = BTreeMap::new();
+    let mut histories: BTreeMap<String, Arc<dyn History>> = BTreeMap::new();
     for (region, engine) in &file.metrics.regions {
         let config = clickhouse_config(engine, &file.retention).with_context(|| format!("metrics.regions.{region}"))?;
+        let history = ClickHouseHistory::new(config.clone()).with_context(|| format!("metrics.regions.{region}"))?;
+        histories.insert(region.clone(), history);
         let metrics = ClickHouseMetrics::new(config).with_context(|| format!("metrics.regions.{region}"))?;
         regional_metrics.insert(region.clone(), metrics);
     }
@@ -51,6 +57,7 @@ pub(super) async fn run(file: ControlPlaneFile, process: Process) -> anyhow::Res
         state,
         metrics: Arc::new(RegionalMetrics::new(regional_metrics.clone())),
         regional_metrics,
+        history: Arc::new(RegionalHistory::new(histories)),
         render_metrics: Some(Arc::new(|| breeze_runtime::metrics::render().unwrap_or_default())),
     };
     let config = file.control_plane;

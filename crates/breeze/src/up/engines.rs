@@ -5,18 +5,31 @@ use crate::backup::Live;
 use anyhow::Context;
 use breeze_bus::embedded::{EmbeddedBus, EmbeddedBusConfig};
 use breeze_store::{
+    history::EmbeddedHistory,
     metrics::embedded::{EmbeddedMetrics, EmbeddedMetricsConfig},
-    state::embedded::{self, EmbeddedState},
+    state::{
+        BUCKETS,
+        embedded::{self, EmbeddedState},
+    },
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Between two rounds of pruning the history, each of one of its buckets: all of them in a day.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(86_400 / BUCKETS as u64);
 
 #[derive(Debug)]
 pub(super) struct Engines {
     pub(super) state: Arc<EmbeddedState>,
     pub(super) bus: Arc<EmbeddedBus>,
     pub(super) metrics: Arc<EmbeddedMetrics>,
+    /// Kept in `state`.
+    pub(super) history: Arc<EmbeddedHistory>,
     stop: CancellationToken,
     upkeep: Vec<JoinHandle<()>>,
 }
@@ -54,7 +67,10 @@ impl Engines {
                 tracing::error!("upkeep of the metrics ended: {error}");
             }
         });
-        Ok(Self { state: Arc::new(state), bus: Arc::new(bus), metrics, stop, upkeep: vec![maintenance] })
+        let state = Arc::new(state);
+        let history = Arc::new(EmbeddedHistory::new(state.clone()));
+        let pruning = tokio::spawn(prune(Arc::clone(&history), stop.clone()));
+        Ok(Self { state, bus: Arc::new(bus), metrics, history, stop, upkeep: vec![maintenance, pruning] })
     }
 
     /// What a backup is taken of.
@@ -75,5 +91,17 @@ impl Engines {
         }
         self.bus.close().await;
         self.state.close().await;
+    }
+}
+
+/// Deletes what has expired of the history until `stop`; what fails is tried again a day later.
+async fn prune(history: Arc<EmbeddedHistory>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(PRUNE_INTERVAL)).await.is_some() {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        match history.prune(now_ms).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, "history pruned"),
+            Err(error) => tracing::warn!(%error, "the history is not pruned"),
+        }
     }
 }

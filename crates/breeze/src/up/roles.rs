@@ -95,6 +95,7 @@ impl Roles {
             state: Arc::clone(&state),
             metrics: Arc::clone(&metrics),
             regional_metrics: std::collections::BTreeMap::new(),
+            history: engines.history.clone(),
             render_metrics: Some(Arc::new(|| breeze_runtime::metrics::render().unwrap_or_default())),
         };
         let config = control_config(arguments, at.dashboard)?;
@@ -107,6 +108,7 @@ impl Roles {
             Arc::clone(&bus),
             state,
             metrics,
+            engines.history.clone(),
             collector_shutdown.clone(),
         );
         let collector = runtimes.collector.spawn(collecting).await?.context("collector")?;

@@ -138,7 +138,7 @@ impl History for ClickHouseHistory {
         };
         let events: Vec<Event> = rows.into_iter().map(event).collect();
         let next = events.last().filter(|_| has_more).map(|event| Cursor { at_ms: event.at_ms, id: event.id });
-        Ok(EventPage { events, next })
+        Ok(EventPage { events, next, missing_regions: Vec::new() })
     }
 
     async fn record_versions(&self, versions: &[InventoryVersion]) -> Result<(), HistoryError> {

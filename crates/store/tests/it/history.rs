@@ -5,7 +5,7 @@ use crate::metrics_support::{DAY_MS, at, device};
 use breeze_proto::v1::InventorySection;
 use breeze_store::history::{
     ClickHouseHistory, EmbeddedHistory, Event, EventId, EventKind, EventQuery, History, HistoryError, InventoryVersion,
-    MAX_DETAILS_BYTES, MAX_SUMMARY_BYTES, RETENTION_DAYS,
+    MAX_DETAILS_BYTES, MAX_SUMMARY_BYTES, RETENTION_DAYS, RegionalHistory,
 };
 use breeze_store::metrics::clickhouse::migrate;
 use breeze_store::state::memory::MemoryState;
@@ -187,4 +187,34 @@ async fn what_has_expired_is_pruned() {
     assert_eq!(pruned, 10);
     let left = pages(&history, &query(0), 100).await.len() + pages(&history, &query(1), 100).await.len();
     assert_eq!(left, 30);
+}
+
+/// A region that does not answer.
+async fn away() -> Arc<dyn History> {
+    let config = breeze_store::metrics::clickhouse::ClickHouseConfig::new("http://127.0.0.1:1", "none");
+    ClickHouseHistory::new(config).expect("engine")
+}
+
+#[tokio::test]
+async fn regions_are_read_as_one_and_those_that_are_away_are_named() {
+    let (eu, us) = (Arc::new(embedded()), Arc::new(embedded()));
+    let time = |number: u64| at(day(), number);
+    let events: Vec<Event> = (1..=6).map(|number| event(1, number, time(number), EventKind::Connected)).collect();
+    eu.record(&[events[0].clone(), events[2].clone(), events[4].clone()]).await.expect("records");
+    // The third was recorded in both.
+    us.record(&[events[1].clone(), events[2].clone(), events[3].clone(), events[5].clone()]).await.expect("records");
+    let regions = |other: Arc<dyn History>| {
+        let eu: Arc<dyn History> = eu.clone();
+        RegionalHistory::new([("eu".to_owned(), eu), ("us".to_owned(), other)].into())
+    };
+    let both = regions(us);
+    let newest_first: Vec<Event> = events.iter().rev().cloned().collect();
+    for limit in [1, 2, 3, 100] {
+        assert_eq!(pages(&both, &query(1), limit).await, newest_first, "{limit} a page");
+    }
+    assert!(matches!(both.record(&events).await, Err(HistoryError::Invalid(_))));
+    let half = regions(away().await).events(&query(1)).await.expect("one region answers");
+    assert_eq!((half.events.len(), half.missing_regions), (3, vec!["us".to_owned()]));
+    let none = RegionalHistory::new([("us".to_owned(), away().await)].into());
+    assert!(matches!(none.events(&query(1)).await, Err(HistoryError::Unavailable(_))));
 }
