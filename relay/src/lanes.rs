@@ -172,7 +172,8 @@ impl Lane {
     }
 
     async fn append(&self, relay: &Relay, batch: Batch, stop: &CancellationToken) {
-        let id = format!("{}-{}-{}", relay.id, relay.started_us(), batch.number);
+        // All lanes of a home share one stream on the way round, so the lane is part of the id.
+        let id = format!("{}-{}-{}-{}", relay.id, relay.run(), self.id.number(), batch.number);
         let began = Instant::now();
         let stored = self.append_until_stored(relay, &id, &batch, stop).await;
         let tickets = self.batcher.lock().handle_appended(batch.number);

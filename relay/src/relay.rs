@@ -63,7 +63,7 @@ pub(crate) struct Relay {
     guests: BTreeMap<String, Vec<Arc<Lane>>>,
     lane_count: LaneCount,
     started: Instant,
-    started_wall_us: u64,
+    run: u64,
 }
 
 impl Relay {
@@ -100,7 +100,7 @@ impl Relay {
                 .collect(),
             lane_count,
             started,
-            started_wall_us: wall_us(),
+            run: rand::random(),
         }))
     }
 
@@ -108,9 +108,9 @@ impl Relay {
         Now { mono_us: self.started.elapsed().as_micros() as u64, wall_us: wall_us() }
     }
 
-    /// Wall time of the start: tells this run's ids from an earlier one's.
-    pub(crate) fn started_us(&self) -> u64 {
-        self.started_wall_us
+    /// Tells this run's batch ids from an earlier one's; random, so that nobody can take them beforehand.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
     }
 
     /// The instant of a monotonic time of [`Self::now`], at most a day ahead.
