@@ -54,6 +54,11 @@ impl BusEngine {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.must(!self.servers.is_empty(), "bus.servers", "write at least one, as \"tls://host:4222\"");
         for server in &self.servers {
+            // A token or a password would be shown wherever the server is named: not even here.
+            if server.contains('@') {
+                problems.add("bus.servers", "a server's address holds no user; write the seed's file in bus.nkey_file");
+                continue;
+            }
             let (scheme, rest) = server.split_once("://").unwrap_or(("", server));
             let host = host_and_port(rest).map(|(host, _)| host);
             match (scheme, host) {

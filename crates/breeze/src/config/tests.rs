@@ -116,6 +116,7 @@ fn a_wrong_value_is_named_with_file_key_and_what_to_write() {
     for (text, from, to, key, words) in [
         (RELAY, "nats://127.0.0.1:4222", "nats://nats.example.com:4222", "bus.servers", "tls://"),
         (RELAY, "nats://127.0.0.1:4222", "127.0.0.1:4222", "bus.servers", "tls://host:4222"),
+        (RELAY, "nats://127.0.0.1:4222", "nats://secret@127.0.0.1:4222", "bus.servers", "holds no user"),
         (RELAY, "relay.nk", "missing.nk", "bus.nkey_file", "missing.nk"),
         (RELAY, "PIN", "abc", "relay.instance_ca", "breeze admin instance-ca"),
         (RELAY, "[\"eu\", \"us\"]", "[\"us\"]", "relay.regions", "eu"),

@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(4);
 /// Silence after which the server is asked whether it is there; lost after two unanswered.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a message may wait to be handed to the connection.
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// Messages that wait to be written.
@@ -268,6 +268,10 @@ fn addresses(config: &NatsConfig) -> Result<Vec<ServerAddr>, BusError> {
     }
     let mut addresses = Vec::new();
     for server in &config.servers {
+        // It is named in logs and errors, so no secret may be in it: this error does not show it either.
+        if server.contains('@') {
+            return invalid("bus.servers: an address holds no user; the seed is in bus.nkey_file".to_owned());
+        }
         let address: ServerAddr = match server.parse() {
             Ok(address) => address,
             Err(error) => return invalid(format!("bus.servers: {server:?}: {error}")),
@@ -343,6 +347,7 @@ mod tests {
             ("tls://nats.eu:4222", None, false),
             ("tls://nats.eu:4222", Some("ca.pem"), true),
             ("http://127.0.0.1:4222", None, false),
+            ("nats://secret@127.0.0.1:4222", None, false),
         ] {
             assert_eq!(addresses(&config(server, ca_file)).is_ok(), good, "{server}");
         }

@@ -105,8 +105,9 @@ pub fn server_config(topology: &Topology) -> Result<Vec<(String, String)>, Topol
         secrets.user(permissions::CONTROL_PLANE_USER, permissions::control_plane(), "STANDARD")?,
         secrets.user(permissions::MIGRATE_USER, permissions::migrate(), "STANDARD")?,
     ];
-    for region in &regions {
-        hub_users.push(secrets.user(&permissions::leaf_user(region), permissions::leaf(region), "LEAFNODE")?);
+    for region in &topology.regions {
+        let allowed = permissions::leaf(region, &topology.regions);
+        hub_users.push(secrets.user(&permissions::leaf_user(&region.name), allowed, "LEAFNODE")?);
     }
     for node in &topology.hub {
         let mut text = head(node, GLOBAL_DOMAIN, topology.tls.as_ref());
@@ -194,7 +195,8 @@ fn head(node: &TopologyNode, domain: &str, tls: Option<&TopologyTls>) -> String 
         text,
         "# Written by `breeze bus-config`: user keys and permissions are in step with the roles.\n\
          server_name: {}\nlisten: {}\n\
-         # Largest payload of the bus, with room for headers.\nmax_payload: {}\n",
+         # Largest payload of the bus, with room for headers.\nmax_payload: {}\n\
+         # A client that has stopped leaves its queue groups after three of these.\nping_interval: \"5s\"\nping_max: 2\n",
         quoted(&node.name),
         quoted(&listen(node, node.client_port)),
         MAX_PAYLOAD_BYTES + 4 * HEADER_ROOM_BYTES,
@@ -381,6 +383,17 @@ mod tests {
         assert_eq!(first, again);
         let other = server_config(&topology()).expect("files");
         assert_ne!(first, other, "seeds are random");
+    }
+
+    #[test]
+    fn stopped_clients_are_found_and_leaves_speak_for_themselves() {
+        let files: BTreeMap<_, _> = server_config(&topology()).expect("files").into_iter().collect();
+        for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".conf")) {
+            assert!(text.contains("\nping_interval: \"5s\"\nping_max: 2\n"), "{name}: {text}");
+        }
+        let hub = &files["hub-1.conf"];
+        assert!(hub.contains("\"_INBOX.relay-eu-1.>\"") && hub.contains("\"ca.relay.eu-1\""), "{hub}");
+        assert!(!hub.contains("\"_INBOX.>\""), "{hub}");
     }
 
     #[test]

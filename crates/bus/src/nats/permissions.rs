@@ -1,7 +1,10 @@
 //! What each role's user may do on NATS, from [`breeze_proto::subject`] alone. Whatever is not named is
 //! refused. Each user listens to answers on an inbox of its own, and may answer what it was asked.
 
-use super::place::{STORED_PREFIX, jetstream_name};
+use super::{
+    TopologyRegion,
+    place::{STORED_PREFIX, jetstream_name},
+};
 use breeze_proto::{
     id::DeviceId,
     shard::{LaneCount, LaneId, MAX_LANES},
@@ -154,34 +157,39 @@ pub fn migrate() -> Permissions {
 
 /// The link of a region's servers to the hub, as the hub sees it: `publish` is what comes out of the
 /// region, `subscribe` what goes into it. What a region keeps to itself (its collectors' talk, reading
-/// of its streams) is in neither.
+/// of its streams) is in neither. It speaks as its own relays and collectors alone, and hears no answer
+/// but theirs; `regions` are all, whose users it answers.
 #[must_use]
-pub fn leaf(region: &str) -> Permissions {
+pub fn leaf(own: &TopologyRegion, regions: &[TopologyRegion]) -> Permissions {
+    let region = own.name.as_str();
     let mut publish = vec![
         subject::DIRECTORY_STREAM.to_owned(),
         subject::CA_CHALLENGE.to_owned(),
         subject::CA_RENEW.to_owned(),
-        subject::ca_relay("*"),
         subject::AGENT_DOCUMENTS.to_owned(),
         subject::REVOCATIONS_SNAPSHOT.to_owned(),
-        subject::relay_push("*"),
         subject::digest(region),
         any_device(),
-        subject::status("relay", "*"),
-        subject::status("collector", "*"),
-        "_INBOX.>".to_owned(),
+        inbox(CONTROL_PLANE_USER),
+        inbox(MIGRATE_USER),
     ];
+    publish.extend(own.relays.iter().flat_map(|id| [subject::ca_relay(id), subject::status("relay", id)]));
+    publish.extend(own.collectors.iter().map(|id| subject::status("collector", id)));
+    for other in regions.iter().filter(|other| other.name != region) {
+        publish.extend(other.relays.iter().map(|id| subject::relay_push(id)));
+        publish.extend(inboxes(other));
+    }
     for lane in lanes() {
         publish.extend([subject::lane_stream("*", lane), subject::lane_held("*", lane)]);
     }
     let mut subscribe = vec![
         subject::digest_full(region),
-        subject::relay_push("*"),
         subject::WATCH.to_owned(),
         subject::REVOCATIONS_UPDATE.to_owned(),
         format!("$JS.{region}.API.>"),
-        "_INBOX.>".to_owned(),
     ];
+    subscribe.extend(own.relays.iter().map(|id| subject::relay_push(id)));
+    subscribe.extend(inboxes(own));
     for lane in lanes() {
         subscribe.extend([subject::lane_stream(region, lane), subject::lane_held(region, lane)]);
     }
@@ -210,9 +218,20 @@ fn below(pattern: &str) -> String {
     format!("{prefix}.>")
 }
 
+/// Where the answers to a user go.
+fn inbox(user: &str) -> String {
+    format!("_INBOX.{user}.>")
+}
+
+/// Of a region's relays and collectors.
+fn inboxes(region: &TopologyRegion) -> impl Iterator<Item = String> {
+    let relays = region.relays.iter().map(|id| inbox(&relay_user(id)));
+    relays.chain(region.collectors.iter().map(|id| inbox(&collector_user(id))))
+}
+
 /// Its answers, and the echo by which a connection knows that its subscriptions stand.
 fn with_inbox(user: &str, publish: &mut Vec<String>, subscribe: &mut Vec<String>) {
-    let inbox = format!("_INBOX.{user}.>");
+    let inbox = inbox(user);
     publish.push(inbox.clone());
     subscribe.push(inbox);
 }
@@ -238,12 +257,18 @@ mod tests {
     #[test]
     fn who_may_do_what() {
         let regions = ["eu".to_owned(), "us".to_owned()];
+        let topology = ["eu", "us"].map(|name| TopologyRegion {
+            name: name.to_owned(),
+            servers: Vec::new(),
+            relays: vec![format!("{name}-1"), format!("{name}-2")],
+            collectors: vec![format!("{name}-a")],
+        });
         let users = [
             ("relay", relay("eu-1", "eu", &regions)),
             ("collector", collector("eu-a", "eu", &regions)),
             ("control-plane", control_plane()),
             ("migrate", migrate()),
-            ("leaf", leaf("eu")),
+            ("leaf", leaf(&topology[0], &topology)),
         ];
         for line in [
             "relay > lane.eu.3 yes",
@@ -301,6 +326,27 @@ mod tests {
             "leaf > digest.us no",
             "leaf > watch no",
             "leaf > revocations.update no",
+            "leaf > ca.relay.eu-1 yes",
+            "leaf > ca.relay.us-1 no",
+            "leaf > status.relay.eu-2 yes",
+            "leaf > status.relay.us-1 no",
+            "leaf > status.collector.us-a no",
+            "leaf > status.control-plane.x no",
+            "leaf > relay.us-1.push yes",
+            "leaf < relay.eu-1.push yes",
+            "leaf < relay.us-1.push no",
+            "leaf < _INBOX.relay-eu-2.x.y yes",
+            "leaf < _INBOX.collector-eu-a.x.y yes",
+            "leaf < _INBOX.relay-us-1.x.y no",
+            "leaf < _INBOX.collector-us-a.x.y no",
+            "leaf < _INBOX.control-plane.x.y no",
+            "leaf < _INBOX.migrate.x.y no",
+            "leaf > _INBOX.control-plane.x.y yes",
+            "leaf > _INBOX.migrate.x.y yes",
+            "leaf > _INBOX.relay-us-1.x.y yes",
+            "leaf > _INBOX.collector-us-a.x.y yes",
+            "leaf > _INBOX.relay-eu-1.x.y no",
+            "leaf > $JS.us.API.STREAM.INFO.lane_us_0 no",
         ] {
             let words: Vec<&str> = line.split(' ').collect();
             let [user, direction, subject, may] = words[..] else { panic!("{line}") };

@@ -1,5 +1,5 @@
-//! Everything that is answered comes to one inbox of this connection, each question under a number of
-//! its own. What was given up is forgotten at once, and a lost connection ends what waits.
+//! Everything that is answered comes to one inbox of this connection, each question under a token of
+//! its own, which nobody can guess: who is asked one question must not be able to answer another's. What was given up is forgotten at once, and a lost connection ends what waits.
 
 use super::connection::AbortOnDrop;
 use crate::BusError;
@@ -12,14 +12,16 @@ use tokio::sync::mpsc;
 /// Questions under way at a time; more are refused.
 pub(crate) const MAX_QUESTIONS: usize = 65_536;
 
+/// Last token of a question's inbox, in hexadecimal digits.
+type Token = u128;
+
 /// What is asked and not yet answered.
 #[derive(Clone, Default)]
 pub(crate) struct Questions(Arc<Mutex<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
-    last: u64,
-    by_number: HashMap<u64, Question>,
+    by_token: HashMap<Token, Question>,
 }
 
 struct Question {
@@ -31,12 +33,12 @@ struct Question {
 impl Questions {
     /// The connection is lost: no answer that waits will come.
     pub(crate) fn fail_all(&self) {
-        self.0.lock().by_number.clear();
+        self.0.lock().by_token.clear();
     }
 
     /// The server does not let this user ask on `subject`.
     pub(crate) fn deny(&self, subject: &str) {
-        for question in self.0.lock().by_number.values().filter(|question| question.subject == subject) {
+        for question in self.0.lock().by_token.values().filter(|question| question.subject == subject) {
             let denied = BusError::Unavailable(format!("this user may not publish to {subject}"));
             let _ = question.answers.send(Err(denied));
         }
@@ -58,9 +60,9 @@ impl Replies {
         let asked = questions.clone();
         let task = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
-                let number = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
+                let token = message.subject.rsplit('.').next().and_then(|text| Token::from_str_radix(text, 16).ok());
                 let asked = asked.0.lock();
-                if let Some(question) = number.and_then(|number| asked.by_number.get(&number)) {
+                if let Some(question) = token.and_then(|token| asked.by_token.get(&token)) {
                     // Whoever asked may have gone.
                     let _ = question.answers.send(Ok(message));
                 }
@@ -70,24 +72,24 @@ impl Replies {
         Ok(Self { prefix, questions, _task: AbortOnDrop(task) })
     }
 
-    /// A number for a question about to be asked on `subject`.
+    /// An inbox for a question about to be asked on `subject`.
     pub(crate) fn expect(&self, subject: &str) -> Result<Expected, BusError> {
         let (sender, answers) = mpsc::unbounded_channel();
         let mut waiting = self.questions.0.lock();
-        if waiting.by_number.len() >= MAX_QUESTIONS {
+        if waiting.by_token.len() >= MAX_QUESTIONS {
             return Err(BusError::Invalid(format!("this process already has {MAX_QUESTIONS} questions under way")));
         }
-        waiting.last += 1;
-        let number = waiting.last;
-        waiting.by_number.insert(number, Question { subject: subject.to_owned(), answers: sender });
-        Ok(Expected { inbox: format!("{}.{number}", self.prefix), number, answers, questions: self.questions.clone() })
+        let token: Token = rand::random();
+        waiting.by_token.insert(token, Question { subject: subject.to_owned(), answers: sender });
+        let inbox = format!("{}.{token:032x}", self.prefix);
+        Ok(Expected { inbox, token, answers, questions: self.questions.clone() })
     }
 }
 
 /// Answers to one question; dropping it forgets the question.
 pub(crate) struct Expected {
     pub(crate) inbox: String,
-    number: u64,
+    token: Token,
     answers: mpsc::UnboundedReceiver<Result<Message, BusError>>,
     questions: Questions,
 }
@@ -104,6 +106,6 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.questions.0.lock().by_number.remove(&self.number);
+        self.questions.0.lock().by_token.remove(&self.token);
     }
 }

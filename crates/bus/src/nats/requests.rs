@@ -1,11 +1,15 @@
 //! Requests and services. Servers of one subject form a queue group, so one of them gets a request;
-//! one that cannot take it says so in a header, and nobody needs to wait for a deadline to learn it.
+//! one that cannot take it says so, and nobody needs to wait for a deadline to learn it.
+//!
+//! Where an answer goes is the asker's word, and the server lets us send it there whatever we may publish
+//! otherwise. So answers go to inboxes alone, and none is empty or JSON, as an order to JetStream would be:
+//! each begins with a byte that says what it is.
 
 use super::connection::Connection;
 use crate::{BusError, Request, Service, hub::MAX_WAITING_REQUESTS};
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
+use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
@@ -16,11 +20,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The queue group of all services.
 const GROUP: &str = "breeze";
-/// Header of a reply that is no answer.
-const REFUSED: &str = "Breeze-Refused";
-const OVERLOADED: &str = "overloaded";
-/// The server is going: another one may answer.
-const GONE: &str = "gone";
+/// Before every subject that an answer may go to.
+const INBOX: &str = "_INBOX.";
+/// First byte of what is sent back: an answer follows.
+const ANSWER: u8 = 1;
+/// First byte, and only one: too many requests are waiting.
+const OVERLOADED: u8 = 2;
+/// First byte, and only one: the server is going, and another one may answer.
+const GONE: u8 = 3;
 /// How often a request goes to another server after [`GONE`].
 const MAX_TURNS: usize = 8;
 /// Answers that wait to be handed to the connection; more are dropped, and their askers time out.
@@ -39,15 +46,15 @@ pub(crate) async fn request(
             let mut expected = connection.ask(subject, None, payload.clone()).await?;
             expected.next().await
         };
-        let answer = timeout_at(deadline, asking).await.map_err(|_| timed_out())??;
+        let mut answer = timeout_at(deadline, asking).await.map_err(|_| timed_out())??;
         if answer.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(BusError::NoResponder(subject.to_owned()));
         }
-        let refused = answer.headers.as_ref().and_then(|headers| headers.get(REFUSED));
-        match refused.map(|why| why.as_str()) {
-            None => return Ok(answer.payload),
-            Some(GONE) => {}
-            Some(_) => return Err(BusError::Overloaded(subject.to_owned())),
+        match answer.payload.first() {
+            Some(&ANSWER) => return Ok(answer.payload.split_off(1)),
+            Some(&GONE) => {}
+            Some(&OVERLOADED) => return Err(BusError::Overloaded(subject.to_owned())),
+            Some(_) | None => return Err(BusError::Corrupt(format!("{subject}: an answer that is not understood"))),
         }
     }
     Err(BusError::NoResponder(subject.to_owned()))
@@ -95,6 +102,9 @@ async fn receive(client: Client, mut messages: Subscriber, waiting: mpsc::Sender
             () = stop.cancelled() => break,
             message = messages.next() => {
                 let Some(message) = message else { return };
+                if !wants_answer(&message) {
+                    continue;
+                }
                 match waiting.try_send(message) {
                     Ok(()) => {}
                     Err(mpsc::error::TrySendError::Full(message)) => {
@@ -109,21 +119,36 @@ async fn receive(client: Client, mut messages: Subscriber, waiting: mpsc::Sender
     // What reached us before the server knew.
     let _gone = messages.unsubscribe().await;
     while let Some(message) = messages.next().await {
-        refuse(&client, &message, GONE).await;
+        if wants_answer(&message) {
+            refuse(&client, &message, GONE).await;
+        }
     }
 }
 
-async fn refuse(client: &Client, message: &Message, why: &str) {
+/// Whether a message is a request that may be answered. One without a subject to reply to is none; one
+/// that names another subject than an inbox would have us publish there.
+fn wants_answer(message: &Message) -> bool {
+    let Some(reply) = &message.reply else { return false };
+    let inbox = reply.starts_with(INBOX);
+    if !inbox {
+        metrics::counter!("breeze_bus_foreign_replies_total").increment(1);
+        tracing::warn!(bus.subject = %message.subject, bus.reply = %reply, "a request wants its answer elsewhere than in an inbox; it is dropped");
+    }
+    inbox
+}
+
+async fn refuse(client: &Client, message: &Message, why: u8) {
     let Some(reply) = &message.reply else { return };
-    let mut headers = HeaderMap::new();
-    headers.insert(REFUSED, why);
     // Without a connection the asker learns it by its deadline.
-    let _lost = client.publish_with_headers(reply.clone(), headers, Bytes::new()).await;
+    let _lost = client.publish(reply.clone(), Bytes::copy_from_slice(&[why])).await;
 }
 
 async fn send_replies(client: Client, mut outgoing: mpsc::Receiver<Reply>) {
     while let Some(Reply { to, payload }) = outgoing.recv().await {
-        if client.publish(to, payload).await.is_err() {
+        let mut answer = BytesMut::with_capacity(1 + payload.len());
+        answer.put_u8(ANSWER);
+        answer.extend_from_slice(&payload);
+        if client.publish(to, answer.freeze()).await.is_err() {
             metrics::counter!("breeze_bus_replies_dropped_total").increment(1);
         }
     }
@@ -134,7 +159,7 @@ impl Service for NatsService {
     async fn next(&mut self) -> Option<Request> {
         loop {
             let message = self.requests.recv().await?;
-            // A publication that wants no answer is no request.
+            // Only requests that may be answered come here.
             let Some(to) = message.reply else { continue };
             let replies = self.replies.clone();
             let reply = Box::new(move |payload: Bytes| {

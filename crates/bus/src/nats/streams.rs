@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
     sync::{
@@ -32,8 +33,10 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a hint may be missing before a waiting reader looks for itself.
 const POLL: Duration = Duration::from_millis(500);
-/// Between two looks for an entry that is known to be stored but not yet on the replica that answers.
+/// Between the first two looks for an entry that is known to be stored but not yet on the replica that
+/// answers; doubled each time up to the last.
 const BEHIND: Duration = Duration::from_millis(5);
+const BEHIND_LAST: Duration = Duration::from_millis(100);
 /// How long such an entry is looked for when a read would otherwise be empty.
 const BEHIND_LIMIT: Duration = Duration::from_secs(2);
 /// KiB of appends under way at a time; further ones wait.
@@ -45,6 +48,8 @@ const MAX_READ_ENTRIES: usize = 1024;
 const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Status behind the last entry of a batch.
 const END_OF_BATCH: u16 = 204;
+/// Bytes of a payload's SHA-256 in its id.
+const MESSAGE_HASH_BYTES: usize = 16;
 /// Streams that one process reads or writes.
 const MAX_STREAMS: usize = 4096;
 
@@ -58,7 +63,8 @@ pub(crate) struct Streams {
 /// What this process knows of a stream.
 #[derive(Default)]
 struct Known {
-    /// The newest position that it has heard of.
+    /// The newest position that it has heard of; of a stream that was made anew, too high until the
+    /// next look at its extent.
     last: AtomicU64,
     /// `last` has risen.
     stored: Notify,
@@ -70,6 +76,16 @@ impl Known {
     fn hear(&self, position: Position) {
         if self.last.fetch_max(position, SeqCst) < position {
             self.stored.notify_waiters();
+        }
+    }
+
+    /// What the stream's leader said, asked when `last` was `before`. It may be less than what was
+    /// heard: then the stream was made anew. What was heard since the question counts.
+    fn learn(&self, before: Position, last: Position) {
+        if last >= before {
+            self.hear(last);
+        } else {
+            let _heard_since = self.last.compare_exchange(before, last, SeqCst, SeqCst);
         }
     }
 }
@@ -105,7 +121,7 @@ impl Streams {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", place.name.as_str());
         if !id.is_empty() {
-            headers.insert("Nats-Msg-Id", id);
+            headers.insert("Nats-Msg-Id", message_id(id, &payload));
         }
         let mut expected = self.connection.ask(&place.subject, Some(headers), payload).await?;
         let answer = match timeout(APPEND_TIMEOUT, expected.next()).await {
@@ -146,6 +162,7 @@ impl Streams {
             self.listen(&place, &known).await?;
         }
         let mut nothing_through = from - 1;
+        let mut behind = BEHIND;
         loop {
             let stored = known.stored.notified();
             tokio::pin!(stored);
@@ -156,12 +173,14 @@ impl Streams {
                 return Ok(entries);
             }
             if known.last.load(SeqCst) > nothing_through {
-                // Either all of it was trimmed, or the replica that answered is behind.
+                // All of it was trimmed, or the stream was made anew and has not come so far, or the replica
+                // that answered is behind.
                 let extent = self.extent(stream).await?;
-                if extent.first > extent.last {
+                if extent.first > extent.last || extent.last < from {
                     nothing_through = nothing_through.max(extent.last);
                 } else if began.elapsed() < wait.max(BEHIND_LIMIT) {
-                    tokio::time::sleep(BEHIND).await;
+                    tokio::time::sleep(behind).await;
+                    behind = (behind * 2).min(BEHIND_LAST);
                     continue;
                 }
             }
@@ -173,7 +192,8 @@ impl Streams {
         }
     }
 
-    /// One batched direct get: what is there now.
+    /// One batched direct get: what is there now, up to the first gap. Positions that are missing at the
+    /// beginning are passed over, so the next read goes on behind the gap, and the reader sees it.
     async fn get(&self, place: &Place, from: Position, max_bytes: usize) -> Result<Vec<Entry>, BusError> {
         // Headers count for the server, so it may send less; the first entry it sends whatever its size.
         let max_bytes = max_bytes.min(MAX_READ_BYTES);
@@ -202,8 +222,12 @@ impl Streams {
                 return Err(BusError::Corrupt(format!("{}: an entry without position", place.shown())));
             };
             let next = entries.last().map_or(from, |last: &Entry| last.position + 1);
-            if position < next || (position > next && !entries.is_empty()) {
+            if position < next {
                 return Err(BusError::Corrupt(format!("{}: position {position} follows {}", place.shown(), next - 1)));
+            }
+            if position > next && !entries.is_empty() {
+                metrics::counter!("breeze_bus_gaps_total").increment(1);
+                return Ok(entries);
             }
             bytes += message.payload.len();
             if !entries.is_empty() && bytes > max_bytes {
@@ -239,14 +263,12 @@ impl Streams {
         if before <= 1 {
             return Ok(());
         }
-        // JetStream would move the end of the stream, too, so nobody may trim beyond what there is.
-        let known = self.known(stream)?;
-        let mut last = known.last.load(SeqCst);
-        if before > last + 1 {
-            last = self.extent(stream).await?.last;
-        }
-        let request = PurgeRequest { seq: before.min(last + 1) };
-        if request.seq <= 1 {
+        // JetStream would move the end of the stream, too, so nobody may trim beyond what there is. What was
+        // read or appended does not tell it: the stream may have been made anew since. Asking costs less than
+        // the purge, which it often saves.
+        let extent = self.extent(stream).await?;
+        let request = PurgeRequest { seq: before.min(extent.last + 1) };
+        if request.seq <= extent.first {
             return Ok(());
         }
         let purged: Purged = self.api(&place, "STREAM.PURGE", encode(&request)?).await?;
@@ -255,8 +277,10 @@ impl Streams {
 
     pub(crate) async fn extent(&self, stream: &str) -> Result<Extent, BusError> {
         let place = Place::of(stream, &self.domain)?;
+        let known = self.known(stream)?;
+        let before = known.last.load(SeqCst);
         let extent = self.info(&place).await?.state.extent();
-        self.known(stream)?.hear(extent.last);
+        known.learn(before, extent.last);
         Ok(extent)
     }
 
@@ -271,6 +295,18 @@ impl Streams {
     async fn api<T: DeserializeOwned>(&self, place: &Place, verb: &str, payload: Bytes) -> Result<T, BusError> {
         api(&self.connection, place, verb, payload).await
     }
+}
+
+/// What the server recognises a repeated entry by. Ids can be guessed, and whoever may write to a stream could
+/// use one first; with the payload's hash in it, an entry that the server has already is this very one.
+fn message_id(id: &str, payload: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let hash = Sha256::digest(payload);
+    let mut text = format!("{id}:");
+    for byte in &hash[..MESSAGE_HASH_BYTES] {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// Asks JetStream's interface for something of a stream.

@@ -8,6 +8,7 @@ use breeze_bus::{
     nats::{NatsBus, Streams, migrate},
 };
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
@@ -118,6 +119,137 @@ async fn a_repeated_id_is_stored_once() {
     assert_eq!(bus.append("lane.eu.0", "r-2", Bytes::from_static(b"second")).await, Ok(2));
     assert_eq!(bus.append("lane.eu.0", "r-1", Bytes::from_static(b"first")).await, Ok(1));
     assert_eq!(bus.extent("lane.eu.0").await.expect("an extent").last, 2);
+    // Whoever uses somebody's id first must not make what that one writes vanish.
+    assert_eq!(bus.append("lane.eu.0", "r-1", Bytes::from_static(b"another")).await, Ok(3));
+    let held = bus.read("lane.eu.0", 1, MAX_PAYLOAD_BYTES, Duration::ZERO).await.expect("reads");
+    assert_eq!(held[2].payload, "another");
+}
+
+/// The plain client of the server that a case uses, for what a bus does not do.
+async fn plain(nats: &Nats) -> async_nats::Client {
+    let port = nats.server.lock().expect("not poisoned").port;
+    async_nats::connect(format!("nats://127.0.0.1:{port}")).await.expect("connects")
+}
+
+async fn api(client: &async_nats::Client, subject: &str, request: &str) {
+    let answer = client.request(subject.to_owned(), Bytes::from(request.to_owned())).await.expect("answers");
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("JSON");
+    assert!(answer.get("error").is_none(), "{subject}: {answer}");
+}
+
+/// A reader and a trim that know a stream from before it was lost do no harm to the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_made_anew_is_neither_trimmed_beyond_its_end_nor_asked_for_ever() {
+    let Some(nats) = Nats::open(&["lane.eu.0"]) else { return };
+    let (bus, client) = (nats.bus(), plain(&nats).await);
+    for number in 1..=9 {
+        assert_eq!(bus.append("lane.eu.0", "", Bytes::from_static(b"old")).await, Ok(number));
+    }
+    assert_eq!(bus.read("lane.eu.0", 1, MAX_PAYLOAD_BYTES, Duration::ZERO).await.expect("reads").len(), 9);
+    api(&client, "$JS.API.STREAM.DELETE.lane_eu_0", "").await;
+    let config = nats.server.lock().expect("not poisoned").config("eu", "other");
+    migrate::ensure(&config, &["lane.eu.0".to_owned()], 1, 64 * MIB).await.expect("made anew");
+    let other = connect(&config).await;
+    for number in 1..=2 {
+        assert_eq!(other.append("lane.eu.0", "", Bytes::from_static(b"new")).await, Ok(number));
+    }
+
+    let mut asked = client.subscribe("$JS.API.DIRECT.GET.lane_eu_0").await.expect("subscribes");
+    client.flush().await.expect("flushes");
+    let idle = bus.read("lane.eu.0", 3, MAX_PAYLOAD_BYTES, Duration::from_millis(1200)).await;
+    assert_eq!(idle, Ok(Vec::new()));
+    let mut reads = 0;
+    while tokio::time::timeout(Duration::from_millis(100), asked.next()).await.is_ok_and(|read| read.is_some()) {
+        reads += 1;
+    }
+    assert!((1..=6).contains(&reads), "{reads} reads in 1.2 s");
+
+    bus.trim("lane.eu.0", 2).await.expect("trims");
+    let held = bus.extent("lane.eu.0").await.expect("an extent");
+    assert_eq!((held.first, held.last), (2, 2));
+    // What it read of the old one is far beyond the end of the new one.
+    for _ in 0..2 {
+        bus.trim("lane.eu.0", 10).await.expect("trims");
+    }
+    let held = bus.extent("lane.eu.0").await.expect("an extent");
+    assert_eq!((held.first, held.last), (3, 2), "its end is where it was");
+    assert_eq!(bus.append("lane.eu.0", "", Bytes::from_static(b"new")).await, Ok(3));
+}
+
+/// What is missing inside a stream costs itself alone, and the reader sees that it is missing.
+#[tokio::test]
+async fn a_gap_inside_a_stream_is_read_over() {
+    let Some(nats) = Nats::open(&[]) else { return };
+    let (bus, client) = (nats.bus(), plain(&nats).await);
+    let config = r#"{"name": "lane_eu_0", "subjects": ["lane.eu.0"], "allow_direct": true, "storage": "file"}"#;
+    api(&client, "$JS.API.STREAM.CREATE.lane_eu_0", config).await;
+    for number in 1..=6 {
+        assert_eq!(bus.append("lane.eu.0", "", Bytes::from_static(b"x")).await, Ok(number));
+    }
+    for lost in [3, 4] {
+        api(&client, "$JS.API.STREAM.MSG.DELETE.lane_eu_0", &format!(r#"{{"seq": {lost}}}"#)).await;
+    }
+    let mut parts = Vec::new();
+    let mut from = 1;
+    while from <= 6 {
+        let part = bus.read("lane.eu.0", from, MAX_PAYLOAD_BYTES, Duration::ZERO).await.expect("reads");
+        parts.push(part.iter().map(|entry| entry.position).collect::<Vec<_>>());
+        from = part.last().expect("there is more").position + 1;
+    }
+    assert_eq!(parts, [vec![1, 2], vec![5, 6]]);
+}
+
+/// Who is asked learns nothing from which the inbox of another question could be told.
+#[tokio::test]
+async fn inboxes_cannot_be_guessed() {
+    let Some(nats) = Nats::open(&[]) else { return };
+    let (bus, client) = (nats.bus(), plain(&nats).await);
+    let mut questions = client.subscribe("ask.me").await.expect("subscribes");
+    client.flush().await.expect("flushes");
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let asking = bus.request("ask.me", Bytes::new(), SOON);
+        let answering = async {
+            let inbox = questions.next().await.expect("a question").reply.expect("an inbox");
+            let (prefix, token) = inbox.rsplit_once('.').expect("a token");
+            let token = u128::from_str_radix(token, 16).expect("hexadecimal");
+            // The neighbours of a counter; whoever takes one of them for its answer fails here.
+            for near in [token.wrapping_sub(1), token.wrapping_add(1)] {
+                client
+                    .publish(format!("{prefix}.{near:032x}"), Bytes::from_static(b"\x01forged"))
+                    .await
+                    .expect("sends");
+            }
+            client.publish(inbox.clone(), Bytes::from_static(b"\x01true")).await.expect("sends");
+            token
+        };
+        let (answer, token) = tokio::join!(asking, answering);
+        assert_eq!(answer, Ok(Bytes::from_static(b"true")));
+        tokens.push(token);
+    }
+    assert!(tokens[0].abs_diff(tokens[1]) > 1 << 64, "{tokens:x?}");
+}
+
+/// An answer on the wire says what it is; what does not is none.
+#[tokio::test]
+async fn an_empty_answer_is_an_answer_and_noise_is_none() {
+    let Some(nats) = Nats::open(&[]) else { return };
+    let (bus, client) = (nats.bus(), plain(&nats).await);
+    let mut service = bus.serve("ask.me").await.expect("serves");
+    let answering = async {
+        let request = service.next().await.expect("open");
+        (request.reply)(Bytes::new());
+    };
+    let wire = async { client.request("ask.me", Bytes::new()).await.expect("answers").payload };
+    assert_eq!(tokio::join!(answering, wire).1, Bytes::from_static(b"\x01"), "never empty");
+    let mut questions = client.subscribe("ask.you").await.expect("subscribes");
+    client.flush().await.expect("flushes");
+    let noise = async {
+        let inbox = questions.next().await.expect("a question").reply.expect("an inbox");
+        client.publish(inbox, Bytes::new()).await.expect("sends");
+    };
+    let (answer, ()) = tokio::join!(bus.request("ask.you", Bytes::new(), SOON), noise);
+    assert!(matches!(answer, Err(BusError::Corrupt(_))), "{answer:?}");
 }
 
 #[tokio::test]

@@ -204,6 +204,7 @@ async fn each_role_does_its_own_across_regions_and_nothing_else() {
     denied(relay.read("lane.us.0", 1, 100, Duration::ZERO).await, "DIRECT.GET.lane_us_0");
     denied(relay.trim("lane.us.0", 2).await, "STREAM.PURGE.lane_us_0");
     denied(relay.request(&subject::ca_relay("us-2"), text("?"), SOON).await, "ca.relay.us-2");
+    denied(relay.request(&subject::ca_relay("eu-1"), text("?"), SOON).await, "ca.relay.eu-1");
     denied(relay.request(&subject::relay_push("us-2"), text("?"), SOON).await, "relay.us-2.push");
     denied(us.append("lane.us.0", "", text("x")).await, "lane.us.0");
     denied(us.read("lane.eu.1", 1, 100, Duration::ZERO).await, "DIRECT.GET.lane_eu_1");
@@ -226,6 +227,72 @@ async fn each_role_does_its_own_across_regions_and_nothing_else() {
         asked = stolen.next() => panic!("{asked:?}"),
         asked = pushes.next() => panic!("{asked:?}"),
         () = std::future::ready(()) => {}
+    }
+}
+
+/// Whoever may ask or append names the subject of the answer, and the one who answers may send it there.
+/// None of it is an order to JetStream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_subject_is_no_way_to_a_stream() {
+    let Some(system) = System::start(false) else { return };
+    system.migrate().await;
+    let control = system.connect("control-plane", "hub-1").await;
+    let relay = system.connect("relay-us-1", "us-1").await;
+    let us = system.connect("collector-us-a", "us-1").await;
+    for (stream, id) in [("lane.us.0", "a"), ("lane.us.0", "b"), ("lane.eu.0", "c")] {
+        eventually(|| relay.append(stream, id, text("kept"))).await;
+    }
+    us.append("directory", "", text("kept")).await.expect("appends");
+    // An empty answer is the worst: it orders to delete.
+    let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    for (bus, subject) in [(&control, subject::REVOCATIONS_SNAPSHOT), (&us, "collector.us.0.held")] {
+        let (mut service, asked) = (eventually(|| bus.serve(subject)).await, asked.clone());
+        tokio::spawn(async move {
+            while let Some(request) = service.next().await {
+                asked.send((request.subject, request.payload)).expect("the test listens");
+                (request.reply)(Bytes::new());
+            }
+        });
+    }
+    for subject in [subject::REVOCATIONS_SNAPSHOT, "collector.us.0.held"] {
+        assert_eq!(eventually(|| relay.request(subject, text("?"), SOON)).await, Bytes::new(), "empty for who asks");
+        assert_eq!(heard.recv().await.expect("asked"), (subject.to_owned(), text("?")));
+    }
+
+    let seed = system.files["relay-us-1.nk"].clone();
+    let address = format!("nats://127.0.0.1:{}", system.nodes["us-1"]);
+    let attacker = async_nats::ConnectOptions::with_nkey(seed).connect(address).await.expect("connects");
+    for verb in ["DELETE", "PURGE"] {
+        for (api, stream) in [
+            ("$JS.us.API", "lane_us_0"),
+            ("$JS.API", "lane_us_0"),
+            ("$JS.eu.API", "lane_eu_0"),
+            ("$JS.API", "directory"),
+        ] {
+            let reply = format!("{api}.STREAM.{verb}.{stream}");
+            for to in [
+                subject::REVOCATIONS_SNAPSHOT,
+                "collector.us.0.held",
+                "lane.us.1",
+                "lane.eu.1",
+                "$JS.API.STREAM.INFO.lane_us_0",
+            ] {
+                attacker.publish_with_reply(to, reply.clone(), text("order")).await.expect("sends");
+                attacker.publish_with_reply(to, reply.clone(), Bytes::new()).await.expect("sends");
+            }
+        }
+    }
+    attacker.flush().await.expect("flushes");
+    // The same way, behind it: all of the above has been handled.
+    for subject in [subject::REVOCATIONS_SNAPSHOT, "collector.us.0.held"] {
+        for _ in 0..3 {
+            assert_eq!(relay.request(subject, text("last"), SOON).await, Ok(Bytes::new()));
+            assert_eq!(heard.recv().await.expect("asked"), (subject.to_owned(), text("last")), "only who may ask");
+        }
+    }
+    for (stream, last) in [("lane.us.0", 2), ("lane.eu.0", 1), ("directory", 1)] {
+        let extent = eventually(|| control.extent(stream)).await;
+        assert_eq!((extent.first, extent.last), (1, last), "{stream}");
     }
 }
 
