@@ -104,8 +104,9 @@ impl Members {
             self.members.insert(told.collector_id, member);
             return true;
         };
-        if told.instance < member.instance {
-            // A process that is gone, or should be: its name is another's.
+        if told.instance < member.instance && member.is_there(now_us) {
+            // A process that is gone, or should be: its name is another's. Once that is silent, the lower
+            // number is of a host whose clock was set back.
             return false;
         }
         let was_there = member.is_there(now_us) && !member.is_leaving && member.instance == told.instance;

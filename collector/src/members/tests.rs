@@ -87,6 +87,18 @@ fn an_older_process_of_the_same_name_is_not_heard() {
 }
 
 #[test]
+fn a_lower_instance_is_heard_once_the_higher_one_is_silent() {
+    let mut bench = Bench::new();
+    bench.pass(5, &[("b", 7)]);
+    bench.pass(1, &[("b", 6)]);
+    assert_eq!(bench.mine(), 2, "the higher one may be there still");
+    bench.pass(10, &[("b", 6)]);
+    assert_eq!(bench.mine(), 2, "the clock of b's host was set back");
+    bench.pass(5, &[]);
+    assert_eq!(bench.mine(), 4);
+}
+
+#[test]
 fn all_see_the_same_shares() {
     let lanes = LaneCount::new(16).expect("in range");
     let names = ["a", "b", "c"];
