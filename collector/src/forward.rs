@@ -57,6 +57,11 @@ enum Stuck {
     State(#[from] StateError),
     #[error("the lease is somebody else's")]
     Lost,
+    #[error(
+        "entry {position} is for lane {number} of region {home:?}, which has more lanes than the {lanes} that are set \
+         here: all regions must have as many lanes; it is kept, and all behind it"
+    )]
+    MoreLanes { position: Position, number: u16, home: String, lanes: u16 },
 }
 
 /// Moves what is stored for `home` until `stop`.
@@ -142,6 +147,7 @@ impl Task {
                 () = stop.cancelled() => return Ok(()),
                 entries = reading => entries?,
             };
+            let entries = self.check_lanes(entries)?;
             let Some(through) = entries.last().map(|entry| entry.position) else {
                 self.tell_lag(cursor, cursor);
                 *pause = FIRST_PAUSE;
@@ -158,6 +164,22 @@ impl Task {
             self.forward.bus.trim(&self.stream, through + 1).await?;
         }
         Ok(())
+    }
+
+    /// The entries before the first that is for a lane which is not known here. That one is kept, and
+    /// everything behind it: the relays that stored it know the home better.
+    fn check_lanes(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, Stuck> {
+        let lanes = self.forward.lanes;
+        let is_beyond = |entry: &Entry| matches!(Batch::parse(entry, lanes), Parsed::Beyond(_));
+        let known = entries.iter().position(is_beyond).unwrap_or(entries.len());
+        if let (0, Some(entry)) = (known, entries.first())
+            && let Parsed::Beyond(number) = Batch::parse(entry, lanes)
+        {
+            let (home, lanes) = (self.home.clone(), lanes.lanes().count() as u16);
+            return Err(Stuck::MoreLanes { position: entry.position, number, home, lanes });
+        }
+        entries.truncate(known);
+        Ok(entries)
     }
 
     fn tell_lag(&self, cursor: Position, last: Position) {
@@ -186,7 +208,7 @@ impl Task {
     async fn take_home(&self, entries: Vec<Entry>) -> Result<(), Stuck> {
         let mut lanes: Vec<Vec<Batch>> = self.forward.lanes.lanes().map(|_| Vec::new()).collect();
         for entry in entries {
-            let Some((lane, batch)) = Batch::parse(&entry, self.forward.lanes) else {
+            let Parsed::Batch(lane, batch) = Batch::parse(&entry, self.forward.lanes) else {
                 metrics::counter!("breeze_collector_forward_dropped_total", "home" => self.home.clone()).increment(1);
                 tracing::warn!(stream = self.stream, entry.position, "an entry is no batch; it is dropped");
                 continue;
@@ -221,15 +243,23 @@ struct Batch {
     payload: BytesMut,
 }
 
+/// What an entry of the stream is.
+enum Parsed {
+    Batch(LaneId, Batch),
+    /// A batch for a lane of this number, beyond those that are known here.
+    Beyond(u16),
+    /// Not what a relay wrote.
+    Malformed,
+}
+
 impl Batch {
-    /// `None` if it is not what a relay wrote.
-    fn parse(entry: &Entry, lanes: LaneCount) -> Option<(LaneId, Self)> {
-        let (number, payload) = entry.payload.split_first_chunk::<2>()?;
+    fn parse(entry: &Entry, lanes: LaneCount) -> Parsed {
+        let Some((number, payload)) = entry.payload.split_first_chunk::<2>() else { return Parsed::Malformed };
+        let Ok(LaneBatch { relay_id, region, .. }) = LaneBatch::decode(payload) else { return Parsed::Malformed };
         let number = u16::from_be_bytes(*number);
-        let lane = lanes.lanes().find(|lane| lane.number() == number)?;
-        let LaneBatch { relay_id, region, .. } = LaneBatch::decode(payload).ok()?;
+        let Some(lane) = lanes.lanes().find(|lane| lane.number() == number) else { return Parsed::Beyond(number) };
         let (first, last) = (entry.position, entry.position);
-        Some((lane, Self { first, last, relay_id, region, payload: payload.into() }))
+        Parsed::Batch(lane, Self { first, last, relay_id, region, payload: payload.into() })
     }
 
     /// Takes the next one in, if one relay wrote both and they fit: messages of protobuf written one

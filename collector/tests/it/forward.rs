@@ -59,7 +59,6 @@ async fn until_home(world: &World, count: usize) {
 async fn what_was_stored_here_comes_home_once() {
     let world = World::default();
     store_all(&world, 20).await;
-    store(&world, &foreign(), &[0, 9], "local-1", vec![]).await;
     world.bus.append(&foreign(), "", "x".into()).await.expect("takes it");
     world.bus.set_unavailable(true);
     let at_home = world.start(home()).await;
@@ -73,6 +72,34 @@ async fn what_was_stored_here_comes_home_once() {
     until_home(&world, 41).await;
     running.stop().await;
     at_home.stop().await;
+}
+
+#[tokio::test]
+async fn an_entry_for_a_lane_that_is_not_known_here_is_kept_with_all_behind_it() {
+    let world = World::default();
+    let now = now_us();
+    store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), 1, now)]).await;
+    store(&world, &foreign(), &[0, 3], "local-1", vec![heartbeat(device(2), 1, now)]).await;
+    store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(3), 1, now)]).await;
+    let stream = subject::lane_stream("away", all_lanes().nth(3).expect("lane 3"));
+    let running = world.start(forwarder("collector-1")).await;
+    until("what is before it to be moved", || async {
+        (world.bus.extent(&foreign()).await.ok()?.first == 2).then_some(())
+    })
+    .await;
+    running.stop().await;
+    let extent = world.bus.extent(&foreign()).await.expect("an extent");
+    assert_eq!((extent.first, extent.last), (2, 3), "nothing is dropped");
+
+    // A region's lanes cannot be changed: this is as if it had been begun with as many.
+    let migrated = World { bus: world.bus.clone(), ..World::default() };
+    let running = migrated.start(Config { lanes: 4, ..forwarder("collector-2") }).await;
+    until("the rest to be moved", || async {
+        (world.bus.extent(&foreign()).await.ok()?.first == 4 && world.bus.extent(&stream).await.ok()?.last == 1)
+            .then_some(())
+    })
+    .await;
+    running.stop().await;
 }
 
 #[tokio::test]
