@@ -70,10 +70,21 @@ pub(crate) enum Fault {
     Twice,
 }
 
+/// How the requests of a proxy fare.
+#[derive(Debug, Default)]
+struct Weather {
+    strike: Mutex<Option<(&'static str, Fault)>>,
+    /// Each answer comes late by this.
+    delay_ms: AtomicU32,
+    /// User and password without which nothing is let through.
+    wants: Mutex<Option<(&'static str, &'static str)>>,
+    inserts: AtomicU32,
+}
+
 /// A proxy before the server that strikes the next insert into a table. Its address is the engine's.
 pub(crate) struct Proxy {
     pub(crate) url: String,
-    next: Arc<Mutex<Option<(&'static str, Fault)>>>,
+    weather: Arc<Weather>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -87,8 +98,8 @@ impl Proxy {
     pub(crate) async fn start(server: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let url = format!("http://{}", listener.local_addr().expect("address"));
-        let next = Arc::new(Mutex::new(None));
-        let (faults, server) = (Arc::clone(&next), server.trim_end_matches('/').to_owned());
+        let weather = Arc::new(Weather::default());
+        let (faults, server) = (Arc::clone(&weather), server.trim_end_matches('/').to_owned());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -100,29 +111,59 @@ impl Proxy {
                 });
             }
         });
-        Self { url, next, task }
+        Self { url, weather, task }
     }
 
     /// The next insert into `table` fares so.
     pub(crate) fn strike(&self, table: &'static str, fault: Fault) {
-        *self.next.lock().expect("lock") = Some((table, fault));
+        *self.weather.strike.lock().expect("lock") = Some((table, fault));
+    }
+
+    /// From now on every answer comes late by this.
+    pub(crate) fn slow(&self, delay_ms: u32) {
+        self.weather.delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+
+    /// From now on only this user is let in.
+    pub(crate) fn demand(&self, user: &'static str, password: &'static str) {
+        *self.weather.wants.lock().expect("lock") = Some((user, password));
+    }
+
+    /// Inserts that came so far.
+    pub(crate) fn inserts(&self) -> u32 {
+        self.weather.inserts.load(Ordering::Relaxed)
     }
 }
 
 async fn forward(
     request: Request<Incoming>,
     server: String,
-    faults: Arc<Mutex<Option<(&'static str, Fault)>>>,
+    weather: Arc<Weather>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let header = |name: &str| parts.headers.get(name).map_or("", |value| value.to_str().unwrap_or("")).to_owned();
+    let known = *weather.wants.lock().expect("lock");
+    if known.is_some_and(|(user, key)| {
+        (header("x-clickhouse-user"), header("x-clickhouse-key")) != (user.into(), key.into())
+    }) {
+        let text = format!(
+            "Code: 516. DB::Exception: {}: Authentication failed. (AUTHENTICATION_FAILED)",
+            header("x-clickhouse-user")
+        );
+        let refused = Response::builder().status(403).header("x-clickhouse-exception-code", "516");
+        return refused.body(Full::new(text.into())).map_err(std::io::Error::other);
+    }
+    if path.contains("INSERT") {
+        weather.inserts.fetch_add(1, Ordering::Relaxed);
+    }
     let struck = {
-        let mut faults = faults.lock().expect("lock");
+        let mut strike = weather.strike.lock().expect("lock");
         let is_meant = |(table, _): &mut (&str, Fault)| {
             path.contains("INSERT") && (path.contains(&format!(".{table}+")) || path.contains(&format!(".{table}%20")))
         };
-        faults.take_if(is_meant).map(|(_, fault)| fault)
+        strike.take_if(is_meant).map(|(_, fault)| fault)
     };
     if struck == Some(Fault::CutBefore) {
         return Err(std::io::Error::other("cut before"));
@@ -131,7 +172,9 @@ async fn forward(
     let mut answer = None;
     for _ in 0..if struck == Some(Fault::Twice) { 2 } else { 1 } {
         let mut again = Request::builder().method(parts.method.clone()).uri(format!("{server}{path}"));
-        for (name, value) in parts.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-clickhouse")) {
+        for (name, value) in
+            parts.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-clickhouse") && known.is_none())
+        {
             again = again.header(name, value);
         }
         let sent = again.body(Full::new(body.clone())).map_err(std::io::Error::other)?;
@@ -143,6 +186,8 @@ async fn forward(
         }
         answer = Some(response.body(Full::new(body)).map_err(std::io::Error::other)?);
     }
+    let delay_ms = weather.delay_ms.load(Ordering::Relaxed);
+    tokio::time::sleep(std::time::Duration::from_millis(delay_ms.into())).await;
     match struck {
         Some(Fault::CutAfter) => Err(std::io::Error::other("cut after")),
         Some(Fault::FailAfter) => {

@@ -1,7 +1,9 @@
 //! Tests of the store at its boundaries, in one binary.
 
+mod clickhouse_access;
 mod clickhouse_differential;
 mod clickhouse_engine;
+mod clickhouse_slow;
 mod clickhouse_support;
 mod history;
 mod metrics_engine;

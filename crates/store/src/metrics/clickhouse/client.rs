@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// ClickHouse closes idle connections after 3 s by default; one of these would lose its first request.
 const POOL_IDLE: Duration = Duration::from_secs(2);
+/// Errors of the server (`src/Common/ErrorCodes.cpp` of ClickHouse).
+const NOT_ENOUGH_SPACE: u32 = 243;
+const AUTHENTICATION_FAILED: u32 = 516;
 
 /// Where a region's ClickHouse is, and what is kept there.
 #[derive(Clone)]
@@ -172,15 +175,24 @@ impl Connection {
     }
 
     pub(crate) async fn run(&self, query: Query) -> Result<(), MetricsError> {
-        self.within(query.with_setting("wait_end_of_query", "1").execute()).await
+        self.within(self.patience(), query.with_setting("wait_end_of_query", "1").execute()).await
     }
 
     pub(crate) async fn fetch_one<T: RowOwned + RowRead>(&self, query: Query) -> Result<T, MetricsError> {
-        self.within(query.fetch_one::<T>()).await
+        self.within(self.patience(), query.fetch_one::<T>()).await
+    }
+
+    /// As [`Self::fetch_one`], and waits no longer than `most`.
+    pub(crate) async fn fetch_one_within<T: RowOwned + RowRead>(
+        &self,
+        most: Duration,
+        query: Query,
+    ) -> Result<T, MetricsError> {
+        self.within(self.patience().min(most), query.fetch_one::<T>()).await
     }
 
     pub(crate) async fn fetch_all<T: RowOwned + RowRead>(&self, query: Query) -> Result<Vec<T>, MetricsError> {
-        self.within(query.fetch_all::<T>()).await
+        self.within(self.patience(), query.fetch_all::<T>()).await
     }
 
     /// Inserts `rows` (RowBinary) into one partition of `table` as one block, under `token`. When this
@@ -226,9 +238,17 @@ impl Connection {
         result
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, MetricsError> {
-        // The server's own bound comes first, so that it says what it was doing.
-        let timeout = self.config.query_timeout + Duration::from_secs(5);
+    /// How long an answer to a query is waited for. The server's own bound comes first, so that it says
+    /// what it was doing.
+    fn patience(&self) -> Duration {
+        self.config.query_timeout + Duration::from_secs(5)
+    }
+
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, MetricsError> {
         match tokio::time::timeout(timeout, work).await {
             Ok(result) => result.map_err(|error| self.explain(&error)),
             Err(_) => Err(self.late(timeout)),
@@ -236,7 +256,7 @@ impl Connection {
     }
 
     fn late(&self, timeout: Duration) -> MetricsError {
-        MetricsError::Unavailable(format!("{} did not answer within {} s", self.place(), timeout.as_secs()))
+        MetricsError::Unavailable(format!("{} did not answer within {timeout:?}", self.place()))
     }
 
     fn explain(&self, error: &Error) -> MetricsError {
@@ -251,22 +271,35 @@ impl Connection {
         }
     }
 
-    /// Codes: `src/Common/ErrorCodes.cpp` of ClickHouse.
     fn explain_answer(&self, answer: &str) -> MetricsError {
-        let mut text: String = answer.lines().next().unwrap_or_default().chars().take(400).collect();
+        let text: String = answer.lines().next().unwrap_or_default().chars().take(400).collect();
         let code: u32 = text
             .strip_prefix("Code: ")
             .and_then(|rest| rest.split(|byte: char| !byte.is_ascii_digit()).next()?.parse().ok())
             .unwrap_or(0);
-        text.insert_str(0, &format!("{}: ", self.place()));
         match code {
-            // No space left, by the server's reserve or by the disk.
-            243 => MetricsError::Full { free_bytes: 0, reserve_bytes: 0 },
-            _ if answer.contains("No space left on device") => MetricsError::Full { free_bytes: 0, reserve_bytes: 0 },
+            // No space left, by the server's reserve or by the disk. It does not say how much there is, so
+            // this is not the engine's `Full`, which does.
+            NOT_ENOUGH_SPACE => self.no_space(&text),
+            _ if answer.contains("No space left on device") => self.no_space(&text),
+            AUTHENTICATION_FAILED => MetricsError::Unavailable(format!(
+                "{}: the server refuses user {:?} or the password configured for it ({text})",
+                self.place(),
+                self.config.user
+            )),
             // Too many rows or bytes to read, to answer, or to sort.
-            158 | 307 | 396 => MetricsError::Invalid(format!("the query reads too much; narrow it ({text})")),
-            _ => MetricsError::Unavailable(text),
+            158 | 307 | 396 => {
+                MetricsError::Invalid(format!("{}: the query reads too much; narrow it ({text})", self.place()))
+            }
+            _ => MetricsError::Unavailable(format!("{}: {text}", self.place())),
         }
+    }
+
+    fn no_space(&self, text: &str) -> MetricsError {
+        MetricsError::Unavailable(format!(
+            "{}: no disk of that server has room; free space there or keep metrics for fewer days ({text})",
+            self.place()
+        ))
     }
 }
 
@@ -319,6 +352,20 @@ mod tests {
             assert!(!check(bad), "{bad}");
         }
         assert!(ClickHouseConfig::new("https://a", "b; DROP").check().is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_said_in_words() {
+        let connection = Connection::new(ClickHouseConfig::new("http://127.0.0.1:1", "breeze")).expect("valid");
+        for answer in [
+            "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
+            "Code: 75. DB::ErrnoException: Cannot write: errno: 28, strerror: No space left on device. (X)",
+        ] {
+            let error = connection.explain_answer(answer);
+            let said = error.to_string();
+            assert!(matches!(error, MetricsError::Unavailable(_)) && !said.contains("0 bytes"), "{said}");
+            assert!(said.contains("127.0.0.1:1/breeze: no disk") && said.contains("(Code: "), "{said}");
+        }
     }
 
     #[test]
