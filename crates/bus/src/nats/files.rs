@@ -205,7 +205,10 @@ fn head(node: &TopologyNode, domain: &str, tls: Option<&TopologyTls>) -> String 
     let _ = write!(
         text,
         "\njetstream {{\n  store_dir: {}\n  domain: {}\n  \
-         # What is acknowledged is on disk. The default (2m) acknowledges before.\n  sync_interval: always\n}}\n",
+         # What is acknowledged is on disk. The default (2m) acknowledges before.\n  sync_interval: always\n  \
+         # Orders with fields that they do not have are refused. Not so, a confirmation of an append would order\n  \
+         # to purge, if its writer named that subject for it. Before 2.12 this is off by default.\n  \
+         strict: true\n}}\n",
         quoted(&node.store_dir),
         quoted(domain),
     );
@@ -389,6 +392,7 @@ mod tests {
     fn stopped_clients_are_found_and_leaves_speak_for_themselves() {
         let files: BTreeMap<_, _> = server_config(&topology()).expect("files").into_iter().collect();
         for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".conf")) {
+            assert!(text.contains("\n  strict: true\n"), "{name}: {text}");
             assert!(text.contains("\nping_interval: \"5s\"\nping_max: 2\n"), "{name}: {text}");
         }
         let hub = &files["hub-1.conf"];

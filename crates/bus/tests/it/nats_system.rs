@@ -290,6 +290,16 @@ async fn a_reply_subject_is_no_way_to_a_stream() {
             assert_eq!(heard.recv().await.expect("asked"), (subject.to_owned(), text("last")), "only who may ask");
         }
     }
+    // What was appended is confirmed, too, wherever the confirmations went.
+    for stream in ["lane.us.1", "lane.eu.1"] {
+        let all = async || match control.extent(stream).await {
+            Ok(extent) if extent.last == 16 => Ok(()),
+            other => Err(other),
+        };
+        eventually(all).await;
+    }
+    assert_eq!(eventually(|| relay.append("lane.us.1", "", text("after"))).await, 17);
+    assert_eq!(eventually(|| relay.append("lane.eu.1", "", text("after"))).await, 17);
     for (stream, last) in [("lane.us.0", 2), ("lane.eu.0", 1), ("directory", 1)] {
         let extent = eventually(|| control.extent(stream)).await;
         assert_eq!((extent.first, extent.last), (1, last), "{stream}");
