@@ -130,6 +130,8 @@ pub struct Session {
     frames: TokenBucket,
     bytes: TokenBucket,
     unacked: u32,
+    /// Of the newest heartbeat of this boot: when the device took it, and the time that it was given.
+    newest: (u64, u64),
     uploads: Uploads,
     renewing: bool,
     hello_by_us: u64,
@@ -149,6 +151,7 @@ impl Session {
             frames: TokenBucket::new(limits::FRAMES_PER_SECOND, limits::FRAME_BURST, now.mono_us),
             bytes: TokenBucket::new(limits::BYTES_PER_SECOND, limits::BYTE_BURST, now.mono_us),
             unacked: 0,
+            newest: (0, 0),
             uploads: Uploads::new(uploads),
             renewing: false,
             hello_by_us: now.mono_us + limits::HELLO_TIMEOUT.as_micros() as u64,

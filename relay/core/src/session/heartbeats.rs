@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// The stored time and whether it was clamped, or why the heartbeat is refused.
-    fn check(&self, heartbeat: &mut Heartbeat, clock: &FrameClock) -> Result<(u64, bool), RefusalReason> {
+    fn check(&mut self, heartbeat: &mut Heartbeat, clock: &FrameClock) -> Result<(u64, bool), RefusalReason> {
         if heartbeat.encoded_len() > MAX_HEARTBEAT_BYTES
             || heartbeat.details.len() > MAX_DETAIL_VALUES
             || heartbeat.custom.len() > MAX_CUSTOM_VALUES
@@ -104,10 +104,33 @@ impl Session {
         cut(&mut heartbeat.last_user);
         let same_boot = self.greeted.as_ref().is_some_and(|greeted| greeted.boot_id == heartbeat.boot_id);
         match clock.stamp(heartbeat.wall_us, heartbeat.mono_us, same_boot) {
+            Stamp::At(at) if same_boot => Ok((self.apart(heartbeat.mono_us, at), false)),
             Stamp::At(at) => Ok((at, false)),
             Stamp::Clamped(at) => Ok((at, true)),
             Stamp::TooOld => Err(RefusalReason::TooOld),
         }
+    }
+}
+
+/// How far back times may lie and still be moved behind the newest.
+const STALL_US: u64 = 1_000_000;
+/// Rows are told apart by device and millisecond.
+const ROW_US: u64 = 1_000;
+
+impl Session {
+    /// The time of a heartbeat, a millisecond after that of the one before it at least. Frames that waited
+    /// in a stalled connection arrive together, each as if it had just been sent: at one time they
+    /// would be one row.
+    fn apart(&mut self, mono_us: u64, at_us: u64) -> u64 {
+        let (newest_mono_us, newest_us) = self.newest;
+        if mono_us <= newest_mono_us {
+            return at_us;
+        }
+        let after = newest_us + ROW_US;
+        let is_stalled = at_us < after && after - at_us < STALL_US;
+        let at_us = if is_stalled { after } else { at_us };
+        self.newest = (mono_us, at_us);
+        at_us
     }
 }
 

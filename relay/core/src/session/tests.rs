@@ -160,6 +160,26 @@ fn heartbeats_are_resolved_stamped_and_acknowledged_when_stored() {
 }
 
 #[test]
+fn heartbeats_that_waited_together_are_stored_apart() {
+    let mut session = active();
+    let mut times = Vec::new();
+    // A frame each, sent one after the other and read at once: none is older than its frame.
+    for seq in 1..=5 {
+        let mut heartbeat = heartbeat(seq);
+        heartbeat.mono_us = seq * 10_000_000;
+        let frame =
+            HeartbeatBatch { sent_wall_us: 0, sent_mono_us: heartbeat.mono_us, heartbeats: vec![heartbeat.clone()] };
+        for _sent_again in 0..2 {
+            let taken = appended(give(&mut session, agent_frame::Body::Heartbeats(frame.clone())));
+            let Some(lane_entry::Body::Heartbeat(stamped)) = &taken[0].0.body else { panic!("a heartbeat") };
+            times.push(stamped.sample_us);
+        }
+    }
+    let first: Vec<u64> = times.iter().step_by(2).copied().collect();
+    assert_eq!(first, (0..5).map(|number| NOW.wall_us + number * 1_000).collect::<Vec<_>>());
+}
+
+#[test]
 fn one_bad_heartbeat_is_refused_and_its_neighbours_are_taken() {
     type Change = fn(&mut Heartbeat);
     let cases: &[(Change, RefusalReason)] = &[
