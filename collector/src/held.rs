@@ -41,7 +41,15 @@ async fn serve_until_failure(deps: &LaneDeps) -> anyhow::Result<()> {
                     metrics::counter!("breeze_collector_held_refused_total").increment(1);
                     continue;
                 }
-                let position = deps.bus.extent(&stream).await.context("measuring the lane")?.last;
+                // Left to the relay's deadline: it asks again, and the lane is worked on meanwhile.
+                let position = match deps.bus.extent(&stream).await {
+                    Ok(extent) => extent.last,
+                    Err(error) => {
+                        metrics::counter!("breeze_collector_held_refused_total").increment(1);
+                        tracing::debug!(%lane, %error, "a relay is not answered: the lane cannot be measured");
+                        continue;
+                    }
+                };
                 waiting.push_back(Waiting { position, until: Instant::now() + HELD_WAIT, request });
             }
             changed = handled.changed(), if !waiting.is_empty() => changed.context("the lane is gone")?,
