@@ -211,7 +211,8 @@ impl LaneCore {
         }
     }
 
-    /// After the last row: takes presence up again. Every device is in the next digest.
+    /// After the last row: takes presence up again. Every device is in the next digest, but those of which
+    /// only received heartbeats are known: their rows are another region's.
     pub fn finish_loading(&mut self, now_us: u64) {
         self.wheel.advance(now_us, &mut self.fired);
         self.fired.clear();
@@ -223,7 +224,9 @@ impl LaneCore {
                 self.online += 1;
                 self.arm(at, now_us);
             }
-            self.mark_digest(at);
+            if self.devices[at as usize].is_known() {
+                self.mark_digest(at);
+            }
         }
     }
 

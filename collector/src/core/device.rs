@@ -67,6 +67,12 @@ impl Device {
         }
     }
 
+    /// Whether anything is known of it but its received heartbeats. Those stay for a while when a device
+    /// moves to another region.
+    pub(super) fn is_known(&self) -> bool {
+        self.latest.last_seen_us != 0
+    }
+
     pub(super) fn is_online(&self) -> bool {
         self.latest.presence == v1::Presence::Online as i32
     }

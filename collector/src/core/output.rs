@@ -274,7 +274,9 @@ impl LaneCore {
             if digest.device_ids.len() >= most {
                 return true;
             }
-            self.add_to_digest(at, digest);
+            if self.devices[at as usize].is_known() {
+                self.add_to_digest(at, digest);
+            }
         }
         false
     }

@@ -509,6 +509,11 @@ impl Owner<'_> {
             "the metrics store has what the lane's record does not know of: one of them was restored from an older \
              copy; inserting goes on under another name, and some heartbeats may be stored twice"
         );
+        self.next_generation().await
+    }
+
+    /// From now on tokens have another name, the recorded batch's included.
+    pub(super) async fn next_generation(&mut self) -> Result<(), Halt> {
         let boundary = LaneBoundary { generation: self.boundary.generation + 1, ..self.boundary.clone() };
         self.record_boundary(boundary).await
     }

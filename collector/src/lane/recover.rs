@@ -4,7 +4,7 @@
 use super::{
     Halt, LaneDeps, READ_BYTES, RETRY,
     giving::{self, Ask},
-    insert::bounded,
+    insert::{BACKOFF_FIRST, BACKOFF_MOST, bounded},
     owner::{Owner, Start},
     shadow::{self, Followed},
     snapshots::Snapshots,
@@ -14,21 +14,23 @@ use crate::{
     core::{Drive, Effects, LaneCore, pending::ENCODER_VERSION},
     members::Plan,
 };
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use breeze_proto::{
+    id::DeviceId,
     shard::{LaneCount, SHARDS, Shard},
     v1::LaneBoundary,
 };
 use breeze_store::{
     model::{
-        device_state,
+        device_state::{self, DevicePage, DeviceRow},
         lane::{self, LaneRecord, ReceivedWrite, Recorded, Recovered},
     },
     state::{
-        BUCKETS,
+        BUCKETS, StateError,
         leases::{Acquired, Lease},
     },
 };
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -36,6 +38,9 @@ use tokio::sync::mpsc;
 const SHARDS_PER_COMMIT: usize = 16;
 /// Collectors that wait for the same lease to end do not all try at once.
 const JITTER_MS: u64 = 200;
+/// Looks at a stream that has nothing of what it says it has, before that counts as lost. One look may
+/// have been at a server that is behind.
+const LOSS_LOOKS: u32 = 10;
 
 /// How waiting for a lane ended.
 pub(super) enum Taken<'a> {
@@ -139,25 +144,95 @@ async fn load(
     }
     for bucket in 0..BUCKETS {
         let mut cursor = None;
+        let mut loading = Loading::default();
         loop {
-            let page = device_state::scan(&*deps.state, bucket, cursor).await.context("reading device state")?;
+            let page = read_page(deps, bucket, cursor, record, lease).await?;
             for (id, row) in page.rows {
                 if Shard::of(id).lane(lanes) == deps.shared.lane {
-                    core.load_row(id, row);
+                    loading.take(&mut core, &deps.config.region, id, row);
                 }
             }
             cursor = page.next;
+            keep_lease(deps, record, lease).await?;
             if cursor.is_none() {
                 break;
             }
         }
+        loading.finish(&mut core, &deps.config.region);
+        if deps.stop.is_cancelled() {
+            return Err(Halt::Stopped);
+        }
+    }
+    core.finish_loading(now_us());
+    Ok(core)
+}
+
+/// A device's rows until all of them are there: whose it is stands in one of them only.
+#[derive(Debug, Default)]
+struct Loading {
+    device: Option<DeviceId>,
+    rows: Vec<DeviceRow>,
+}
+
+impl Loading {
+    /// A device's rows come one after the other.
+    fn take(&mut self, core: &mut LaneCore, region: &str, id: DeviceId, row: DeviceRow) {
+        if self.device != Some(id) {
+            self.finish(core, region);
+            self.device = Some(id);
+        }
+        self.rows.push(row);
+    }
+
+    /// The store spans all regions, and a region's collectors judge and write of its own devices only.
+    fn finish(&mut self, core: &mut LaneCore, region: &str) {
+        let Some(id) = self.device.take() else { return };
+        let is_of_another = self.rows.iter().any(|row| match row {
+            DeviceRow::Facts(facts) => !facts.region.is_empty() && facts.region != region,
+            DeviceRow::Latest(_) => false,
+        });
+        for row in self.rows.drain(..) {
+            if !is_of_another {
+                core.load_row(id, row);
+            }
+        }
+    }
+}
+
+/// A page of the devices' rows, tried again for as long as the lease can be kept: beginning anew would
+/// read all pages before it again.
+async fn read_page(
+    deps: &LaneDeps,
+    bucket: u16,
+    cursor: Option<Bytes>,
+    record: &LaneRecord,
+    lease: &mut Lease,
+) -> Result<DevicePage, Halt> {
+    let wait = Duration::from_millis(deps.config.lease_ms / 3);
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        match bounded(wait, device_state::scan(&*deps.state, bucket, cursor.clone())).await {
+            Ok(page) => return Ok(page),
+            Err(error @ (StateError::Full { .. } | StateError::Unavailable(_))) => {
+                metrics::counter!("breeze_collector_store_retries_total").increment(1);
+                tracing::warn!(lane = %deps.shared.lane, %error, "device state is not read; trying again");
+                deps.shared.status.lock().trouble = format!("reading device state: {error}");
+            }
+            Err(
+                error @ (StateError::Refused(_)
+                | StateError::Schema(_)
+                | StateError::Invalid(_)
+                | StateError::Corrupt(_)
+                | StateError::Settings(_)),
+            ) => return Err(anyhow::Error::from(error).context("reading device state").into()),
+        }
+        super::pause(deps, backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MOST);
         if deps.stop.is_cancelled() {
             return Err(Halt::Stopped);
         }
         keep_lease(deps, record, lease).await?;
     }
-    core.finish_loading(now_us());
-    Ok(core)
 }
 
 /// Many devices take longer to load than a lease lasts.
@@ -166,10 +241,18 @@ async fn keep_lease(deps: &LaneDeps, record: &LaneRecord, lease: &mut Lease) -> 
     if boot + ttl_us / 2 < deps.shared.fence_us() {
         return Ok(());
     }
-    if !record.renew(lease, now_us() / 1000 + deps.config.lease_ms).await.context("prolonging the lease")? {
-        return Err(Halt::Lost);
+    let wait = Duration::from_millis(deps.config.lease_ms / 3);
+    match bounded(wait, record.renew(lease, now_us() / 1000 + deps.config.lease_ms)).await {
+        Ok(true) => deps.shared.set_fence(boot + ttl_us),
+        Ok(false) => return Err(Halt::Lost),
+        Err(error) => {
+            tracing::warn!(lane = %deps.shared.lane, %error, "lease not prolonged");
+            // It may be tried again while the lease lasts.
+            if boot_us() >= deps.shared.fence_us() {
+                return Err(anyhow::Error::from(error).context("prolonging the lease").into());
+            }
+        }
     }
-    deps.shared.set_fence(boot + ttl_us);
     Ok(())
 }
 
@@ -230,29 +313,57 @@ impl Owner<'_> {
             )
             .into());
         }
-        let mut next = first;
-        while next <= last {
-            let entries = self.deps.bus.read(&self.stream, next, READ_BYTES, Duration::ZERO).await;
-            let entries = entries.context("reading a recorded batch again")?;
-            check_is_there(entries.first().map(|entry| entry.position), next)?;
-            for entry in entries.into_iter().take_while(|entry| entry.position <= last) {
-                next = entry.position + 1;
-                let mut effects = Effects::default();
-                self.with_core(|core| core.handle_entry(entry.position, entry.payload, Drive::Again, &mut effects));
-            }
+        let lost = self.read_again(first, last).await?;
+        if lost > 0 {
+            metrics::counter!("breeze_collector_entries_lost_total").increment(lost);
+            tracing::error!(
+                stream = self.stream,
+                first,
+                last,
+                lost,
+                "entries of a recorded batch are not in the stream any more; what is there is inserted under another \
+                 name, and some heartbeats may be stored twice"
+            );
+            // The metrics store may have the whole batch under the recorded name.
+            self.next_generation().await?;
         }
-        let pending = self.with_core(LaneCore::take_pending).context("a recorded batch is empty")?;
+        let Some(pending) = self.with_core(LaneCore::take_pending) else {
+            return self.record_applied().await;
+        };
         metrics::counter!("breeze_collector_batches_driven_again_total").increment(1);
         tracing::info!(stream = self.stream, first, last, rows = pending.rows, "driving a recorded batch again");
         let carry = self.prepare_carry(last);
         self.insert(pending, carry, now_us());
         self.finish_driving_again().await
     }
-}
 
-fn check_is_there(found: Option<u64>, wanted: u64) -> anyhow::Result<()> {
-    if found != Some(wanted) {
-        bail!("entry {wanted} of a recorded batch is not in the stream any more");
+    /// Takes what the stream has of a recorded batch. How many entries are not there any more.
+    async fn read_again(&mut self, first: u64, last: u64) -> Result<u64, Halt> {
+        let (mut next, mut lost, mut looks) = (first, 0, 0);
+        while next <= last {
+            self.keep_lease().await?;
+            let entries = self.deps.bus.read(&self.stream, next, READ_BYTES, Duration::ZERO).await;
+            let entries = entries.context("reading a recorded batch again")?;
+            let Some(found) = entries.first().map(|entry| entry.position) else {
+                looks += 1;
+                if looks >= LOSS_LOOKS {
+                    lost += last + 1 - next;
+                    break;
+                }
+                super::pause(self.deps, RETRY / 5).await;
+                if self.deps.stop.is_cancelled() {
+                    return Err(Halt::Stopped);
+                }
+                continue;
+            };
+            lost += found.min(last + 1).saturating_sub(next);
+            next = found.max(next);
+            for entry in entries.into_iter().take_while(|entry| entry.position <= last) {
+                next = entry.position + 1;
+                let mut effects = Effects::default();
+                self.with_core(|core| core.handle_entry(entry.position, entry.payload, Drive::Again, &mut effects));
+            }
+        }
+        Ok(lost)
     }
-    Ok(())
 }

@@ -217,3 +217,39 @@ fn random_scripts_and_crashes_store_each_heartbeat_exactly_once() {
         panic!("{error}");
     }
 }
+
+/// A recorded batch whose entries were purged is driven again as far as it is there, and the lane goes on.
+#[tokio::test]
+async fn entries_of_a_recorded_batch_may_be_lost() {
+    for lost in [2, 3] {
+        let world = World::default();
+        let now = now_us();
+        for seq in 1..=3 {
+            world.append(vec![heartbeat(device(1), seq, now + seq * 1000)]).await;
+        }
+        world.metrics.set_mood(Mood::Gone);
+        let first = world.start(config()).await;
+        let lane = breeze_proto::shard::LaneCount::new(1).and_then(|lanes| lanes.lanes().next()).expect("lane 0");
+        let record = LaneRecord::new(world.state.clone(), "local", lane);
+        until("a batch to be recorded", || async {
+            let (boundary, _) = record.boundary().await.expect("reads");
+            (boundary.last == 3).then(|| assert_eq!((boundary.first, boundary.applied_through), (1, 0)))
+        })
+        .await;
+        first.kill();
+        breeze_bus::Bus::trim(&*world.bus, &stream(), lost + 1).await.expect("trims");
+        world.metrics.set_mood(Mood::Well);
+
+        let successor = world.start(config()).await;
+        world.append(vec![heartbeat(device(1), 4, now + 4000)]).await;
+        until("what comes after it to be stored", || async {
+            world.metrics.rows().keys().any(|(_, _, load)| *load == 4).then_some(())
+        })
+        .await;
+        successor.stop().await;
+        let loads: Vec<u64> = world.metrics.rows().into_keys().map(|(_, _, load)| load).collect();
+        assert_eq!(loads, (lost + 1..=4).collect::<Vec<_>>());
+        let (boundary, _) = record.boundary().await.expect("reads");
+        assert_eq!((boundary.generation, boundary.applied_through), (1, 4));
+    }
+}

@@ -203,6 +203,40 @@ async fn next_message(subscription: &mut dyn breeze_bus::Subscription) -> Bytes 
     }
 }
 
+/// Rows as a collector writes them, of a device that was online a moment ago.
+async fn store_device(world: &World, device: DeviceId, region: &str) -> v1::DeviceLatest {
+    let facts = v1::DeviceFacts { region: region.into(), ..v1::DeviceFacts::default() };
+    let latest = v1::DeviceLatest {
+        last_seen_us: now_us(),
+        presence: v1::Presence::Online.into(),
+        ..v1::DeviceLatest::default()
+    };
+    let rows = vec![device_state::facts_row(device, 1, &facts), device_state::latest_row(device, 1, &latest)];
+    breeze_store::state::State::merge(&*world.state, rows).await.expect("merges");
+    latest
+}
+
+#[tokio::test]
+async fn devices_of_other_regions_are_not_touched() {
+    let world = World::default();
+    let theirs = store_device(&world, device(1), "away").await;
+    store_device(&world, device(2), "local").await;
+    store_device(&world, device(3), "").await;
+    let collector = world.start(Config { offline_floor_ms: 1000, ..config() }).await;
+    // Those of this region are judged.
+    presence_becomes(&world, device(2), v1::Presence::Offline).await;
+    presence_becomes(&world, device(3), v1::Presence::Offline).await;
+    let full = world.bus.request(&subject::digest_full("local"), Bytes::new(), DEADLINE).await.expect("answers");
+    let mut told = v1::Digest::decode(full).expect("a digest").device_ids;
+    told.sort();
+    assert_eq!(told, [device(2), device(3)].map(|device| Bytes::copy_from_slice(&device.to_bytes())));
+    collector.stop().await;
+    let row = device_state::latest(&*world.state, device(1)).await.expect("reads").expect("is there");
+    assert_eq!(row, (1, theirs), "nothing was merged");
+    let (version, _) = device_state::facts(&*world.state, device(1)).await.expect("reads").expect("is there");
+    assert_eq!(version, 1);
+}
+
 #[tokio::test]
 async fn watched_devices_are_shown_live_and_digests_tell_what_changed() {
     let world = World::default();
