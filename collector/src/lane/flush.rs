@@ -267,7 +267,7 @@ impl Owner<'_> {
     async fn record_part(&mut self, target: &LaneBoundary) -> Result<(), Halt> {
         let mut backoff = BACKOFF_FIRST;
         loop {
-            self.check_fence()?;
+            self.keep_lease().await?;
             let recorded = self.record.record(&self.lease, self.at, target, &self.carry[0]);
             match bounded(self.call_time(), recorded).await {
                 Ok(Recorded::Yes(at)) => {
@@ -478,7 +478,8 @@ impl Owner<'_> {
     {
         let mut backoff = BACKOFF_FIRST;
         loop {
-            self.check_fence()?;
+            // Many steps in a row may take longer than a lease lasts, though none of them fails.
+            self.keep_lease().await?;
             match bounded(self.call_time(), step()).await {
                 Ok(done) => return Ok(done),
                 Err(
