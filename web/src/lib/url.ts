@@ -48,6 +48,7 @@ export const DEVICE_TABS = [
   "software",
   "network",
   "connection",
+  "events",
 ] as const;
 export type DeviceTab = (typeof DEVICE_TABS)[number];
 

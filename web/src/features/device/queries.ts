@@ -123,6 +123,26 @@ export function softwareQuery(id: string, q: string) {
   });
 }
 
+const EVENTS_PAGE = 50;
+
+export function eventsQuery(id: string) {
+  return infiniteQueryOptions({
+    queryKey: ["device", id, "events"],
+    queryFn: ({ pageParam, signal }) =>
+      unwrap(
+        api.GET("/api/v1/devices/{id}/events", {
+          params: {
+            path: { id },
+            query: { limit: EVENTS_PAGE, ...(pageParam === null ? {} : { cursor: pageParam }) },
+          },
+          signal,
+        }),
+      ),
+    initialPageParam: null as string | null,
+    getNextPageParam: (page) => page.next_cursor ?? null,
+  });
+}
+
 export interface MetricsAsk {
   from: number;
   to: number;

@@ -196,6 +196,23 @@ export interface paths {
     patch: operations["update_device"];
     trace?: never;
   };
+  "/api/v1/devices/{id}/events": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** List what happened to a device, newest first. */
+    get: operations["list_device_events"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   "/api/v1/devices/{id}/hardware": {
     parameters: {
       query?: never;
@@ -775,6 +792,26 @@ export interface components {
        * @description For `If-Match`.
        */
       version: number;
+    };
+    /** @description Something that happened to a device. */
+    DeviceEvent: {
+      /** @description By the clock of the relay that saw it. */
+      at: components["schemas"]["Timestamp"];
+      /** @description Depends on the kind. */
+      details: Record<string, never>;
+      /** @description "connected", "disconnected", "inventory_changed"; there will be more. */
+      kind: string;
+      /** @description One line for people. */
+      summary: string;
+    };
+    /** @description Events, newest first. */
+    DeviceEvents: {
+      data: components["schemas"]["DeviceEvent"][];
+      has_more: boolean;
+      /** @description Regions whose history does not answer at the moment: their events are missing. */
+      missing_regions: string[];
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
     };
     /**
      * @description What a device says of itself.
@@ -1823,6 +1860,44 @@ export interface operations {
         };
         content: {
           "application/json": components["schemas"]["Device"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  list_device_events: {
+    parameters: {
+      query?: {
+        /** @description `next_cursor` of the page before. */
+        cursor?: string;
+        /** @description Kinds separated by commas: connected, disconnected, inventory_changed. All without it. */
+        kind?: string;
+        /** @description Rows at most. */
+        limit?: number;
+      };
+      header?: never;
+      path: {
+        /** @description The device */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["DeviceEvents"];
         };
       };
       /** @description What went wrong, and how to go on */

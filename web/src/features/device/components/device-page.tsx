@@ -7,6 +7,7 @@ import { Page, Skeleton } from "@/components/ui/panel";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { ConnectionTab } from "@/features/device/components/connection-tab";
 import { DeviceHeader } from "@/features/device/components/device-header";
+import { EventsTab } from "@/features/device/components/events-tab";
 import { HardwareTab } from "@/features/device/components/hardware-tab";
 import { MetricsTab } from "@/features/device/components/metrics-tab";
 import { NetworkTab } from "@/features/device/components/network-tab";
@@ -25,6 +26,7 @@ const LABEL: Record<DeviceTab, string> = {
   software: "Software",
   network: "Network",
   connection: "Connection",
+  events: "Events",
 };
 
 export function DevicePage(): ReactNode {
@@ -114,6 +116,8 @@ function Tab({ tab, device, search }: { tab: DeviceTab; device: Device; search: 
       return <NetworkTab id={device.id} />;
     case "connection":
       return <ConnectionTab device={device} />;
+    case "events":
+      return <EventsTab id={device.id} />;
   }
 }
 
