@@ -199,10 +199,7 @@ impl From<StateError> for ApiError {
                 tracing::error!(request.id = %request_id::current(), error = %error, "storage refuses writes");
                 Self::unavailable("The server's disk is full; writes are refused until there is space again.")
             }
-            StateError::Unavailable(_)
-            | StateError::Schema(_)
-            | StateError::Refused(_)
-            | StateError::Settings(_) => {
+            StateError::Unavailable(_) | StateError::Schema(_) | StateError::Refused(_) | StateError::Settings(_) => {
                 tracing::error!(request.id = %request_id::current(), error = %error, "storage does not answer");
                 Self::unavailable("The store does not answer. Try again in a moment.")
             }

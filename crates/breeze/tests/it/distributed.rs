@@ -52,9 +52,14 @@ impl World {
 
     /// Stops the agents and checks the books.
     fn reckon(&mut self) -> anyhow::Result<()> {
-        for (fleet, verdict) in self.fleets.iter().map(|fleet| fleet.region.clone()).collect::<Vec<_>>().iter().zip(
-            chaos::reckon(&self.deployment, &mut self.fleets)?,
-        ) {
+        for (fleet, verdict) in self
+            .fleets
+            .iter()
+            .map(|fleet| fleet.region.clone())
+            .collect::<Vec<_>>()
+            .iter()
+            .zip(chaos::reckon(&self.deployment, &mut self.fleets)?)
+        {
             figure(&format!("{fleet}: acknowledged, and stored once each"), verdict);
             assert!(verdict.acknowledged >= AGENTS, "{verdict:?}");
         }

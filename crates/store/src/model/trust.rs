@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(sign(at(1, 5), "b").await, Some(2), "the same is the same");
         assert_eq!(sign(at(2, 4), "c").await, None);
         assert_eq!(sign(at(2, 3), "c").await, Some(3), "a clock that was far ahead does not count for ever");
-                assert_eq!(sign(at(2, 6), "d").await, Some(4));
+        assert_eq!(sign(at(2, 6), "d").await, Some(4));
     }
 
     #[tokio::test]
