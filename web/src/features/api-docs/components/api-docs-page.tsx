@@ -71,8 +71,8 @@ export function ApiDocsPage(): ReactNode {
           onRetry={() => void refetch()}
         />
       )}
-      <div className="grid gap-4 lg:grid-cols-[300px_1fr]">
-        <div className="flex flex-col gap-2">
+      <div className="grid grid-cols-[minmax(0,1fr)] gap-4 lg:grid-cols-[300px_minmax(0,1fr)]">
+        <div className="flex min-w-0 flex-col gap-2">
           <label className="relative">
             <span className="sr-only">Search endpoints</span>
             <Search
