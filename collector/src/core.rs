@@ -327,6 +327,10 @@ impl LaneCore {
             self.make_rows(envelope, id, stamped.sample_us / 1000, heartbeat, named_left);
         }
         if is_newest {
+            // A period that has become shorter may bring the deadline forward.
+            if self.devices[envelope.device as usize].is_online() {
+                self.arm(envelope.device, envelope.received_us);
+            }
             self.mark_latest(envelope.device);
         }
     }

@@ -43,7 +43,8 @@ impl LaneCore {
             device.armed_tick = 0;
             let period = device.period_us(self.offline_floor_us);
             let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, period);
-            if deadline > now_us {
+            // By its tick, so that a timer that was armed for an earlier deadline makes no difference.
+            if wheel::due_tick(deadline) > now_us / wheel::TICK_US {
                 device.armed_tick = self.wheel.arm(at, deadline);
                 continue;
             }
@@ -63,7 +64,7 @@ impl LaneCore {
         let live_since_us = self.live_since_us.unwrap_or(now_us);
         let deadline = device.presence.deadline_us(device.latest.last_seen_us, live_since_us, device.period_us(floor));
         // One that fires earlier arms itself again.
-        if device.armed_tick == 0 || deadline / wheel::TICK_US < device.armed_tick {
+        if device.armed_tick == 0 || wheel::due_tick(deadline) < device.armed_tick {
             device.armed_tick = self.wheel.arm(at, deadline);
         }
     }

@@ -5,6 +5,12 @@
 pub const TICK_US: u64 = 500_000;
 const SLOTS: usize = 1024;
 
+/// The tick with which a deadline is over; of the deadline alone, whenever its timer was armed.
+#[must_use]
+pub const fn due_tick(deadline_us: u64) -> u64 {
+    deadline_us / TICK_US + 1
+}
+
 /// A timer: which device, and the tick for which it was armed (another tick's timer is stale).
 pub type Timer = (u32, u64);
 
@@ -26,7 +32,7 @@ impl Wheel {
     /// Arms a timer; the tick at which it fires, which is sooner than `deadline_us` only if that is
     /// beyond the wheel.
     pub fn arm(&mut self, device: u32, deadline_us: u64) -> u64 {
-        let tick = (deadline_us / TICK_US + 1).clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
+        let tick = due_tick(deadline_us).clamp(self.tick + 1, self.tick + SLOTS as u64 - 1);
         self.slots[tick as usize % SLOTS].push((device, tick));
         tick
     }
