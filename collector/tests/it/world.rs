@@ -190,6 +190,10 @@ impl Fuse {
         self.left.load(Ordering::SeqCst) == 0
     }
 
+    fn is_asleep(&self) -> bool {
+        self.is_blown() && !self.woken.is_cancelled()
+    }
+
     /// Lets a stopped process go on, as SIGCONT does: the write at which it stopped, and others that were
     /// under way, happen now, whether anybody still waits for them or not.
     pub(crate) fn wake(&self) {
@@ -323,13 +327,22 @@ impl Bus for Fused<MemoryBus> {
         self.inner.extent(stream).await
     }
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
-        self.fuse.silence().await;
+        if self.fuse.is_asleep() {
+            self.fuse.silence().await;
+            // A process that was stopped never made it.
+            return Ok(());
+        }
         self.inner.publish(subject, payload).await
     }
     async fn subscribe(&self, pattern: &str) -> Result<Box<dyn Subscription>, BusError> {
         self.inner.subscribe(pattern).await
     }
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
+        if self.fuse.is_asleep() {
+            self.fuse.silence().await;
+            // Its time was over long before it was woken.
+            return Err(BusError::Timeout { subject: subject.to_owned(), timeout });
+        }
         self.inner.request(subject, payload, timeout).await
     }
     async fn serve(&self, subject: &str) -> Result<Box<dyn Service>, BusError> {
