@@ -21,8 +21,10 @@ mod insert;
 mod owner;
 mod recording;
 mod recover;
+mod sections;
 mod shadow;
 mod snapshots;
+mod trouble;
 
 use crate::{
     Config,

@@ -101,7 +101,7 @@ impl LaneCore {
     }
 
     /// The facts' share of [`LaneCore::take_merges`].
-    pub fn take_facts(&mut self, version: u64, through: u64) -> Merges {
+    fn take_facts(&mut self, version: u64, through: u64) -> Merges {
         let mut out = Merges::default();
         let mut waiting = Vec::new();
         for at in std::mem::take(&mut self.dirty_facts) {

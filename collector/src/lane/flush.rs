@@ -2,36 +2,35 @@
 
 use super::{
     Halt,
-    insert::{BACKOFF_FIRST, BACKOFF_MOST, Day, End, Inserting, bounded, ended},
+    insert::{BACKOFF_FIRST, Day, End, Inserting, bounded, ended},
     owner::Owner,
     recording::Recording,
+    sections::AppliedInventory,
 };
 use crate::{
     clock::now_us,
     core::{
-        LaneCore, Push, changes,
+        LaneCore,
         events::PendingEvent,
-        inventory::{self, Applied},
         pending::{ENCODER_VERSION, InventoryWork, Pending},
     },
 };
 use breeze_proto::{
     id::DeviceId,
-    v1::{InventorySection, LaneBoundary, StoredSection},
+    v1::{LaneBoundary, StoredSection},
 };
 use breeze_store::{
-    history::InventoryVersion,
     metrics::InsertToken,
     model::{
         device_state,
-        inventory::{section, section_row},
+        inventory::section_row,
         lane::{ReceivedWrite, Recorded},
     },
-    state::{MAX_MERGE_BYTES, MAX_MERGE_ROWS, Merge, StateError},
+    state::{MAX_MERGE_BYTES, MAX_MERGE_ROWS, Merge},
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Bytes of received heartbeats that one record carries; the state takes 4 MiB.
 const MAX_CARRY_BYTES: usize = 2 * 1024 * 1024;
@@ -56,23 +55,12 @@ pub(super) struct Batch {
     pub(super) oldest_us: u64,
 }
 
-/// What inventory documents came to.
-#[derive(Debug, Default)]
-struct AppliedInventory {
-    /// To be stored.
-    sections: Vec<(DeviceId, StoredSection)>,
-    /// To be confirmed when that is done.
-    pushes: Vec<Push>,
-}
-
 /// Which devices' rows are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     /// Those that have waited long enough, or must not.
     Due,
     All,
-    /// Facts only: a successor has the newest values.
-    Facts,
 }
 
 impl Owner<'_> {
@@ -275,18 +263,7 @@ impl Owner<'_> {
                     return Ok(());
                 }
                 Ok(Recorded::Lost) => return Err(Halt::Lost),
-                Err(
-                    error @ (StateError::Full { .. }
-                    | StateError::Unavailable(_)
-                    | StateError::Refused(_)
-                    | StateError::Schema(_)),
-                ) => {
-                    self.wait_after(&error, backoff).await?;
-                    backoff = (backoff * 2).min(BACKOFF_MOST);
-                }
-                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_) | StateError::Settings(_))) => {
-                    return Err(anyhow::Error::from(error).context("recording a batch").into());
-                }
+                Err(error) => self.after_failure("recording a batch", error, &mut backoff).await?,
             }
         }
     }
@@ -367,59 +344,6 @@ impl Owner<'_> {
         carry
     }
 
-    // ---- inventory ----
-
-    async fn apply_inventory(
-        &mut self,
-        works: Vec<InventoryWork>,
-        stream: &str,
-        recording: &mut Recording,
-    ) -> Result<AppliedInventory, Halt> {
-        let through = self.boundary.last;
-        let mut held: HashMap<(u32, InventorySection), Option<StoredSection>> = HashMap::new();
-        let mut changed = HashMap::new();
-        let mut pushes = Vec::new();
-        for mut work in works {
-            let which = (work.device, work.document.section());
-            let device = self.with_core(|core| core.device_id(work.device));
-            if which.1 == InventorySection::Unspecified {
-                metrics::counter!("breeze_collector_inventory_refused_total").increment(1);
-                continue;
-            }
-            if let std::collections::hash_map::Entry::Vacant(vacant) = held.entry(which) {
-                let state = self.deps.state.clone();
-                let read = self.persist_state("reading inventory", || section(&*state, device, which.1)).await?;
-                vacant.insert(read.map(|(_, section)| section));
-            }
-            let base = held.entry(which).or_default();
-            let document = std::mem::take(&mut work.document);
-            work.document.section = document.section;
-            match inventory::apply(base.as_ref(), document, work.cause.received_us) {
-                Applied::Changed(stored) if section_row(device, 0, &stored).is_some() => {
-                    self.with_core(|core| core.handle_section(work.device, &stored, through));
-                    recording.add_event(stream, changes::changed(work.cause, device, base.as_ref(), &stored));
-                    if let Some(version) = version(device, &stored) {
-                        recording.add_version(version);
-                    }
-                    *base = Some(*stored);
-                    changed.insert(which, device);
-                }
-                Applied::Changed(_) => refuse_inventory(device, "too large to store"),
-                Applied::Refused(why) => refuse_inventory(device, why),
-                Applied::Held => {
-                    // Also when a crash came between the section's merge and the facts'.
-                    if let Some(stored) = base.as_ref() {
-                        self.with_core(|core| core.handle_section(work.device, stored, through));
-                    }
-                }
-                Applied::OtherBase => metrics::counter!("breeze_collector_inventory_other_base_total").increment(1),
-            }
-            pushes.push(self.with_core(|core| core.push_held(&work, base.as_ref())));
-        }
-        let sections = changed.into_iter().filter_map(|(which, device)| Some((device, held.remove(&which)??)));
-        Ok(AppliedInventory { sections: sections.collect(), pushes })
-    }
-
     // ---- merges ----
 
     /// Merges rows that have waited long enough.
@@ -427,8 +351,9 @@ impl Owner<'_> {
         self.merge(vec![], Which::Due).await
     }
 
-    /// Finishes everything for a successor, which has the newest values itself. Whether it came to that
-    /// within `time`; the lane is worked on otherwise.
+    /// Finishes everything for a successor. Newest values are stored as far as they are due, as with any
+    /// flush: it has them too, but may die before it stores them. Whether it came to that within `time`; the
+    /// lane is worked on otherwise.
     pub(super) async fn finish_for_successor(&mut self, time: Duration) -> Result<bool, Halt> {
         if let Some(pending) = self.with_core(LaneCore::take_pending) {
             self.begin(pending, now_us()).await?;
@@ -436,11 +361,11 @@ impl Owner<'_> {
         let until = tokio::time::Instant::now() + time;
         while self.inserting.is_some() {
             match tokio::time::timeout_at(until, ended(&mut self.inserting)).await {
-                Ok(end) => self.end(end, Which::Facts).await?,
+                Ok(end) => self.end(end, Which::Due).await?,
                 Err(_) => return Ok(false),
             }
         }
-        self.merge(vec![], Which::Facts).await?;
+        self.merge(vec![], Which::Due).await?;
         Ok(true)
     }
 
@@ -456,7 +381,6 @@ impl Owner<'_> {
         let out = self.with_core(|core| match which {
             Which::Due => core.take_merges(version, now_us(), every_us, false, through),
             Which::All => core.take_merges(version, now_us(), every_us, true, through),
-            Which::Facts => core.take_facts(version, through),
         });
         let mut merges: Vec<Merge> =
             sections.iter().filter_map(|(device, section)| section_row(*device, version, section)).collect();
@@ -468,34 +392,6 @@ impl Owner<'_> {
         let changes = out.directory.iter().map(|change| Bytes::from(change.encode_to_vec()));
         self.deps.directory.tell(changes.collect()).await;
         Ok(())
-    }
-
-    // ---- stores that fail ----
-
-    async fn persist_state<T, F>(&mut self, what: &'static str, step: impl Fn() -> F) -> Result<T, Halt>
-    where
-        F: Future<Output = Result<T, StateError>>,
-    {
-        let mut backoff = BACKOFF_FIRST;
-        loop {
-            // Many steps in a row may take longer than a lease lasts, though none of them fails.
-            self.keep_lease().await?;
-            match bounded(self.call_time(), step()).await {
-                Ok(done) => return Ok(done),
-                Err(
-                    error @ (StateError::Full { .. }
-                    | StateError::Unavailable(_)
-                    | StateError::Refused(_)
-                    | StateError::Schema(_)),
-                ) => {
-                    self.wait_after(&error, backoff).await?;
-                    backoff = (backoff * 2).min(BACKOFF_MOST);
-                }
-                Err(error @ (StateError::Invalid(_) | StateError::Corrupt(_) | StateError::Settings(_))) => {
-                    return Err(anyhow::Error::from(error).context(what).into());
-                }
-            }
-        }
     }
 
     /// The positions of the batch are stored already, of something else: the lane's record and the metrics
@@ -518,31 +414,6 @@ impl Owner<'_> {
         let boundary = LaneBoundary { generation: self.boundary.generation + 1, ..self.boundary.clone() };
         self.record_boundary(boundary).await
     }
-
-    /// Says what is wrong, waits, and keeps the lease meanwhile. Asked to stop, it leaves the rest to
-    /// the next owner.
-    async fn wait_after(&mut self, error: &(dyn std::error::Error + Sync), backoff: Duration) -> Result<(), Halt> {
-        metrics::counter!("breeze_collector_store_retries_total").increment(1);
-        tracing::warn!(lane = %self.deps.shared.lane, %error, "the state store does not answer; trying again");
-        self.deps.shared.status.lock().trouble = error.to_string();
-        tokio::select! {
-            () = self.deps.stop.cancelled() => return Err(Halt::Stopped),
-            () = tokio::time::sleep(backoff) => {}
-        }
-        self.keep_lease().await
-    }
-}
-
-/// As the history keeps it: the stored section, encoded.
-fn version(device: DeviceId, stored: &StoredSection) -> Option<InventoryVersion> {
-    let hash = stored.hash.as_ref().try_into().ok()?;
-    let content = Bytes::from(stored.encode_to_vec());
-    Some(InventoryVersion { device, section: stored.section(), at_ms: stored.received_us / 1_000, hash, content })
-}
-
-fn refuse_inventory(device: DeviceId, why: &str) {
-    metrics::counter!("breeze_collector_inventory_refused_total").increment(1);
-    tracing::debug!(device.id = %device, why, "inventory refused");
 }
 
 /// Calls of [`breeze_store::state::State::merge`] within its limits.

@@ -98,7 +98,7 @@ async fn insert(deps: LaneDeps, mut days: Vec<Day>) -> End {
 }
 
 async fn append(deps: &LaneDeps, (token, batch): Day) -> End {
-    let mut backoff = BACKOFF_FIRST;
+    let mut retry = Retry::new();
     loop {
         if !deps.shared.is_owned() {
             return End::Fenced;
@@ -108,22 +108,33 @@ async fn append(deps: &LaneDeps, (token, batch): Day) -> End {
         match tried.unwrap_or_else(|_| Err(late())) {
             Ok(_) => return End::Inserted,
             Err(error @ (MetricsError::Full { .. } | MetricsError::Unavailable(_))) => {
-                metrics::counter!("breeze_collector_store_retries_total").increment(1);
-                let first = std::mem::replace(&mut deps.shared.status.lock().store_trouble, error.to_string());
-                if first.is_empty() {
-                    tracing::warn!(
-                        lane = %deps.shared.lane, %error,
-                        "the metrics store does not take a batch; trying again, presence goes on"
-                    );
-                }
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF_MOST);
+                retry.after(deps, &error, "the metrics store does not take a batch").await;
             }
             Err(MetricsError::Overlap(other)) => return End::Overlaps { token: other, left: vec![(token, batch)] },
             Err(error @ (MetricsError::Invalid(_) | MetricsError::Corrupt(_))) => {
                 return End::Failed(anyhow::Error::from(error).context("appending to the metrics store"));
             }
         }
+    }
+}
+
+/// Waits between tries of a store beside the state, longer each time.
+pub(super) struct Retry(Duration);
+
+impl Retry {
+    pub(super) const fn new() -> Self {
+        Self(BACKOFF_FIRST)
+    }
+
+    /// Says what is wrong, aloud only when it begins, and waits.
+    pub(super) async fn after(&mut self, deps: &LaneDeps, error: &(dyn std::error::Error + Sync), what: &str) {
+        metrics::counter!("breeze_collector_store_retries_total").increment(1);
+        let before = std::mem::replace(&mut deps.shared.status.lock().store_trouble, error.to_string());
+        if before.is_empty() {
+            tracing::warn!(lane = %deps.shared.lane, %error, "{what}; trying again, presence goes on");
+        }
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(BACKOFF_MOST);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     LaneDeps,
-    insert::{BACKOFF_FIRST, BACKOFF_MOST, End, TRY},
+    insert::{End, Retry, TRY},
 };
 use crate::core::events::{PendingEvent, is_time};
 use breeze_store::history::{Event, EventId, HistoryError, InventoryVersion, MAX_CONTENT_BYTES, MAX_EVENTS};
@@ -65,7 +65,7 @@ async fn persist<F>(deps: &LaneDeps, entries: usize, dropped: &'static str, reco
 where
     F: Future<Output = Result<(), HistoryError>>,
 {
-    let mut backoff = BACKOFF_FIRST;
+    let mut retry = Retry::new();
     loop {
         if !deps.shared.is_owned() {
             return false;
@@ -74,16 +74,7 @@ where
         match tokio::time::timeout(TRY, record()).await.unwrap_or_else(|_| Err(late())) {
             Ok(()) => return true,
             Err(error @ HistoryError::Unavailable(_)) => {
-                metrics::counter!("breeze_collector_store_retries_total").increment(1);
-                let first = std::mem::replace(&mut deps.shared.status.lock().store_trouble, error.to_string());
-                if first.is_empty() {
-                    tracing::warn!(
-                        lane = %deps.shared.lane, %error,
-                        "the history does not take a batch's events; trying again, presence goes on"
-                    );
-                }
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF_MOST);
+                retry.after(deps, &error, "the history does not take a batch's events").await;
             }
             Err(error @ (HistoryError::Invalid(_) | HistoryError::Corrupt(_))) => {
                 metrics::counter!(dropped).increment(entries as u64);
