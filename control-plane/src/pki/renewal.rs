@@ -7,13 +7,13 @@ use crate::{
     pki::{CertificateAuthority, csr},
 };
 use breeze_proto::{
-    id::{AuditId, DeviceId},
+    id::DeviceId,
     v1::{IssuedCertificate, RenewProof, RenewReply, renew_reply::Result as Reply},
 };
 use breeze_store::{
     model::{
         Scope,
-        audit::{ActorType, AuditResult, Entry, Intent},
+        audit::{ActorType, Entry, Intent},
         device::{self, DeviceConfig, Standing},
         error::ModelError,
         trust,
@@ -131,22 +131,14 @@ impl Renewals {
 /// The device itself renews; which relay passed it on does not matter.
 fn renewal_of(device: &DeviceConfig, expires_ms: u64) -> Intent {
     Intent::new(Entry {
-        id: AuditId::generate(),
-        timestamp_ms: now_ms(),
         partner_id: Some(device.partner_id),
         org_id: Some(device.org_id),
         actor_type: ActorType::Agent,
         actor_id: Some(device.id.to_string()),
-        actor_email: None,
-        action: "device.certificate.renew".into(),
         resource_type: Some("device".into()),
         resource_id: Some(device.id.to_string()),
         resource_name: Some(device.enrolled.hostname.clone()),
-        result: AuditResult::Success,
-        error_message: None,
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
         details: serde_json::json!({ "expires_ms": expires_ms }),
+        ..Entry::by_system("device.certificate.renew", now_ms())
     })
 }

@@ -14,7 +14,7 @@ use breeze_store::{
     history::{Event, EventId, EventKind},
     metrics::{FrozenBatch, HeartbeatRow, InsertToken, NamedRow},
     model::{
-        audit::{ActorType, AuditResult, Entry, Intent},
+        audit::{Entry, Intent},
         device::{self, DeviceConfig, EnrolledFacts, Standing},
         device_state, inventory,
     },
@@ -109,23 +109,9 @@ pub(crate) async fn foreign(server: &Server) -> DeviceId {
         home_region: String::new(),
     };
     let entry = Entry {
-        id: breeze_proto::id::AuditId::generate(),
-        timestamp_ms: 1,
         partner_id: Some(device.partner_id),
         org_id: Some(device.org_id),
-        actor_type: ActorType::System,
-        actor_id: None,
-        actor_email: None,
-        action: "device.enroll".into(),
-        resource_type: None,
-        resource_id: None,
-        resource_name: None,
-        result: AuditResult::Success,
-        error_message: None,
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
-        details: Value::Null,
+        ..Entry::by_system("device.enroll", 1)
     };
     device::create(&*server.state, &device, &Intent::new(entry)).await.expect("creates");
     server.handle.app().deliver_now(device::DEVICES, &device.id.to_bytes()).await.expect("delivers");

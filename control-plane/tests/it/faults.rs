@@ -5,16 +5,12 @@ use crate::support::config;
 use async_trait::async_trait;
 use breeze_bus::{Bus as _, memory::MemoryBus};
 use breeze_control_plane::{ControlPlane, Deps, api::time::now_ms};
-use breeze_proto::{
-    id::{AuditId, DeviceId},
-    subject,
-    v1::DirectoryChange,
-};
+use breeze_proto::{id::DeviceId, subject, v1::DirectoryChange};
 use breeze_store::{
     metrics::{EmbeddedMetrics, EmbeddedMetricsConfig, Metrics},
     model::{
         Scope,
-        audit::{ActorType, AuditResult, Entry, Intent},
+        audit::{Entry, Intent},
         device::{self, DeviceConfig, EnrolledFacts, Standing},
         enrollment, instance, trust,
     },
@@ -153,23 +149,9 @@ impl World {
 
 fn intent(device: &DeviceConfig, action: &str) -> Intent {
     Intent::new(Entry {
-        id: AuditId::generate(),
-        timestamp_ms: now_ms(),
         partner_id: Some(device.partner_id),
-        org_id: None,
-        actor_type: ActorType::System,
-        actor_id: None,
-        actor_email: None,
-        action: action.into(),
-        resource_type: None,
         resource_id: Some(device.id.to_string()),
-        resource_name: None,
-        result: AuditResult::Success,
-        error_message: None,
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
-        details: serde_json::Value::Null,
+        ..Entry::by_system(action, now_ms())
     })
 }
 

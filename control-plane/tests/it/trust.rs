@@ -4,14 +4,14 @@ use crate::support::{Device, Server};
 use breeze_bus::{Bus as _, Received};
 use breeze_control_plane::{api::time::now_s, pki::renewal::PROOF_PREFIX};
 use breeze_proto::{
-    id::{AuditId, DeviceId},
+    id::DeviceId,
     subject,
     trust::{Role, Root},
     v1::{self, renew_reply::Result as Reply},
 };
 use breeze_store::model::{
     Scope,
-    audit::{ActorType, AuditResult, Entry, Intent},
+    audit::{Entry, Intent},
     device,
 };
 use bytes::Bytes;
@@ -59,25 +59,8 @@ fn root(server: &Server) -> Root {
 async fn decommission(server: &Server, id: DeviceId) {
     let app = server.handle.app();
     let seen = device::find(&*app.state, &Scope::system("test"), id).await.expect("there");
-    let intent = Intent::new(Entry {
-        id: AuditId::generate(),
-        timestamp_ms: 1,
-        partner_id: Some(seen.config().partner_id),
-        org_id: None,
-        actor_type: ActorType::System,
-        actor_id: None,
-        actor_email: None,
-        action: "device.decommission".into(),
-        resource_type: None,
-        resource_id: None,
-        resource_name: None,
-        result: AuditResult::Success,
-        error_message: None,
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
-        details: serde_json::Value::Null,
-    });
+    let intent =
+        Intent::new(Entry { partner_id: Some(seen.config().partner_id), ..Entry::by_system("device.decommission", 1) });
     device::decommission(&*app.state, &seen, "sold", &intent, 1).await.expect("decommissions");
     app.deliver_now(device::DEVICES, &id.to_bytes()).await.expect("delivers");
 }

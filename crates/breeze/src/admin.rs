@@ -100,32 +100,14 @@ async fn audit_verify(data: &Path) -> anyhow::Result<Vec<Verdict>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use breeze_proto::id::AuditId;
+
     use breeze_store::{
-        model::audit::{ActorType, AuditResult, Entry, LOG},
+        model::audit::{Entry, LOG},
         state::{Merge, State as _, Table},
     };
 
     fn entry(action: &str) -> Entry {
-        Entry {
-            id: AuditId::generate(),
-            timestamp_ms: 1,
-            partner_id: None,
-            org_id: None,
-            actor_type: ActorType::System,
-            actor_id: None,
-            actor_email: None,
-            action: action.into(),
-            resource_type: None,
-            resource_id: None,
-            resource_name: None,
-            result: AuditResult::Success,
-            error_message: None,
-            ip_address: None,
-            user_agent: None,
-            request_id: None,
-            details: serde_json::Value::Null,
-        }
+        Entry::by_system(action, 1)
     }
 
     async fn open(data: &Path) -> Arc<EmbeddedState> {

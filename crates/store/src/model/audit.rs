@@ -82,6 +82,33 @@ pub struct Entry {
     pub details: serde_json::Value,
 }
 
+impl Entry {
+    /// A success of the system's own, on nothing in particular and with no request behind it; whatever
+    /// else is known is set on top.
+    #[must_use]
+    pub fn by_system(action: impl Into<String>, timestamp_ms: u64) -> Self {
+        Self {
+            id: AuditId::generate(),
+            timestamp_ms,
+            partner_id: None,
+            org_id: None,
+            actor_type: ActorType::System,
+            actor_id: None,
+            actor_email: None,
+            action: action.into(),
+            resource_type: None,
+            resource_id: None,
+            resource_name: None,
+            result: AuditResult::Success,
+            error_message: None,
+            ip_address: None,
+            user_agent: None,
+            request_id: None,
+            details: serde_json::Value::Null,
+        }
+    }
+}
+
 /// An entry that waits for the commit of its change. Give it to the model function that makes the change.
 #[derive(Debug, Clone)]
 #[must_use = "the entry is written only by the commit that takes it"]

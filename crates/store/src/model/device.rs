@@ -330,32 +330,10 @@ pub async fn pending(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::audit::{ActorType, AuditResult, Entry},
-        state::memory::MemoryState,
-    };
-    use breeze_proto::id::AuditId;
+    use crate::{model::audit::Entry, state::memory::MemoryState};
 
     fn intent() -> Intent {
-        Intent::new(Entry {
-            id: AuditId::generate(),
-            timestamp_ms: 1,
-            partner_id: None,
-            org_id: None,
-            actor_type: ActorType::System,
-            actor_id: None,
-            actor_email: None,
-            action: "test".into(),
-            resource_type: None,
-            resource_id: None,
-            resource_name: None,
-            result: AuditResult::Success,
-            error_message: None,
-            ip_address: None,
-            user_agent: None,
-            request_id: None,
-            details: serde_json::Value::Null,
-        })
+        Intent::new(Entry::by_system("test", 1))
     }
 
     fn device() -> DeviceConfig {

@@ -148,7 +148,7 @@ fn chain_in(partition: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::audit::{ActorType, AuditResult, Entry, ids_partition},
+        model::audit::{Entry, ids_partition},
         state::{Commit, Merge, State, memory::MemoryState},
     };
     use breeze_proto::id::{AuditId, PartnerId};
@@ -156,25 +156,7 @@ mod tests {
     use std::sync::Arc;
 
     fn entry(partner_id: Option<PartnerId>, action: &str) -> Entry {
-        Entry {
-            id: AuditId::generate(),
-            timestamp_ms: 1,
-            partner_id,
-            org_id: None,
-            actor_type: ActorType::System,
-            actor_id: None,
-            actor_email: None,
-            action: action.into(),
-            resource_type: None,
-            resource_id: None,
-            resource_name: None,
-            result: AuditResult::Success,
-            error_message: None,
-            ip_address: None,
-            user_agent: None,
-            request_id: None,
-            details: serde_json::Value::Null,
-        }
+        Entry { partner_id, ..Entry::by_system(action, 1) }
     }
 
     async fn put(state: &MemoryState, chain: &str, sequence: u64, value: Option<Bytes>) {
