@@ -18,12 +18,12 @@ use axum::http::StatusCode;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use breeze_proto::{
     enroll::{EnrollRequest, EnrollResponse, EnrollmentKey},
-    id::{AuditId, DeviceId, EnrollmentKeyId, SiteId},
+    id::{DeviceId, EnrollmentKeyId, SiteId},
     limits::MAX_TEXT_BYTES,
 };
 use breeze_store::model::{
     Scope,
-    audit::{ActorType, AuditResult, Entry, Intent},
+    audit::{ActorType, Entry, Intent},
     device::{self, DeviceConfig, EnrolledFacts, Standing},
     enrollment::{self, Created, EnrollmentKeyRecord, KeptAnswer, KeyState, UseError},
     error::ModelError,
@@ -73,40 +73,8 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
     wanted: NewKey,
     answer: impl FnOnce(&EnrollmentKeyRecord, &tenancy::Site, &str) -> T,
 ) -> Result<T, ApiError> {
-    let mut errors: Vec<FieldError> = check_name("name", &wanted.name).into_iter().collect();
-    let mut must = |holds: bool, field: &str, message: &str| {
-        if !holds {
-            errors.push(FieldError { field: field.into(), message: message.into() });
-        }
-    };
-    let lifetime_ok = wanted.expires_in_s.is_none_or(|s| (60..=MAX_KEY_LIFETIME_S).contains(&s));
-    must(lifetime_ok, "expires_in_s", "must be between 60 seconds and ten years, or null for never");
-    must(
-        wanted.max_uses.is_none_or(|max| (1..=MAX_USES).contains(&max)),
-        "max_uses",
-        "must be between 1 and 1,000,000, or null for no limit",
-    );
-    let region_ok = wanted.region.as_deref().is_none_or(|region| app.config.has_region(region));
-    let regions = app.config.regions().join(", ");
-    must(region_ok, "region", &format!("is no region of this installation; there are: {regions}"));
-    if !errors.is_empty() {
-        return Err(ApiError::fields(errors));
-    }
-    let site = match wanted.site_id {
-        Some(id) => tenancy::site(&*app.state, caller.scope(), id).await.map_err(|error| {
-            if matches!(error, ModelError::NotFound(_)) {
-                ApiError::field("site_id", "is no site that you may see")
-            } else {
-                error.into()
-            }
-        })?,
-        None => {
-            let (sites, _) = tenancy::sites(&*app.state, caller.scope(), caller.org_id, None, 1).await?;
-            let first = sites.first().ok_or_else(|| ApiError::field("site_id", "is needed: there is no site yet"))?;
-            tenancy::site(&*app.state, caller.scope(), first.id).await?
-        }
-    }
-    .value;
+    check_new_key(app, &wanted)?;
+    let site = site_of(app, caller, wanted.site_id).await?;
 
     let id = match mutation.idempotency() {
         Some((principal, route, key)) => EnrollmentKeyId::derive(&principal, route, key),
@@ -152,6 +120,50 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
             serde_json::from_slice(&plain).map_err(ApiError::internal)
         }
     }
+}
+
+/// What the fields of a new key must be.
+fn check_new_key(app: &App, wanted: &NewKey) -> Result<(), ApiError> {
+    let mut errors: Vec<FieldError> = check_name("name", &wanted.name).into_iter().collect();
+    let mut must = |holds: bool, field: &str, message: &str| {
+        if !holds {
+            errors.push(FieldError { field: field.into(), message: message.into() });
+        }
+    };
+    let lifetime_ok = wanted.expires_in_s.is_none_or(|s| (60..=MAX_KEY_LIFETIME_S).contains(&s));
+    must(lifetime_ok, "expires_in_s", "must be between 60 seconds and ten years, or null for never");
+    must(
+        wanted.max_uses.is_none_or(|max| (1..=MAX_USES).contains(&max)),
+        "max_uses",
+        "must be between 1 and 1,000,000, or null for no limit",
+    );
+    let region_ok = wanted.region.as_deref().is_none_or(|region| app.config.has_region(region));
+    let regions = app.config.regions().join(", ");
+    must(region_ok, "region", &format!("is no region of this installation; there are: {regions}"));
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::fields(errors)) }
+}
+
+/// The site that is wanted, or the organization's first.
+async fn site_of(
+    app: &App,
+    caller: &Caller<EnrollmentWrite>,
+    wanted: Option<SiteId>,
+) -> Result<tenancy::Site, ApiError> {
+    let site = match wanted {
+        Some(id) => tenancy::site(&*app.state, caller.scope(), id).await.map_err(|error| {
+            if matches!(error, ModelError::NotFound(_)) {
+                ApiError::field("site_id", "is no site that you may see")
+            } else {
+                error.into()
+            }
+        })?,
+        None => {
+            let (sites, _) = tenancy::sites(&*app.state, caller.scope(), caller.org_id, None, 1).await?;
+            let first = sites.first().ok_or_else(|| ApiError::field("site_id", "is needed: there is no site yet"))?;
+            tenancy::site(&*app.state, caller.scope(), first.id).await?
+        }
+    };
+    Ok(site.value)
 }
 
 fn key_text(app: &App, id: EnrollmentKeyId, secret: String) -> String {
@@ -230,23 +242,12 @@ pub const LOCAL_KEY_NAME: &str = "This machine";
 
 fn system_intent(key: &EnrollmentKeyRecord, action: &str) -> Intent {
     Intent::new(Entry {
-        id: AuditId::generate(),
-        timestamp_ms: now_ms(),
         partner_id: Some(key.partner_id),
         org_id: Some(key.org_id),
-        actor_type: ActorType::System,
-        actor_id: None,
-        actor_email: None,
-        action: action.to_owned(),
         resource_type: Some("enrollment_key".into()),
         resource_id: Some(key.id.to_string()),
         resource_name: Some(key.name.clone()),
-        result: AuditResult::Success,
-        error_message: None,
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
-        details: serde_json::Value::Null,
+        ..Entry::by_system(action, now_ms())
     })
 }
 
