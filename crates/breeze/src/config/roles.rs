@@ -5,34 +5,12 @@ use super::{
     engines::{BusEngine, MetricsEngine, RegionalMetricsEngines, Retention, StateEngine},
 };
 use breeze_proto::shard::LaneCount;
+use breeze_runtime::ops;
 use serde::{Deserialize, Serialize};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
-
-/// `[http]`: health and metrics, answered from the process's first moment on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Http {
-    pub(crate) listen: SocketAddr,
-    /// Must be true to listen on anything else than loopback: nobody is asked who they are.
-    pub(crate) allow_remote: bool,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        let ops = breeze_runtime::ops::Config::default();
-        Self { listen: ops.listen, allow_remote: ops.allow_remote }
-    }
-}
-
-impl Http {
-    fn check(&self, problems: &mut Problems) {
-        let allowed = self.allow_remote || self.listen.ip().is_loopback();
-        problems.must(allowed, "http.listen", "is not on loopback: set http.allow_remote = true to let others read it");
-    }
-}
 
 /// A relay's file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,7 +18,7 @@ impl Http {
 pub(crate) struct RelayFile {
     pub(crate) region: String,
     #[serde(default)]
-    pub(crate) http: Http,
+    pub(crate) http: ops::Config,
     pub(crate) bus: BusEngine,
     pub(crate) relay: RelaySection,
 }
@@ -83,16 +61,12 @@ impl RelayFile {
     pub(super) fn below(mut self, folder: &Path) -> Self {
         self.bus.below(folder);
         self.relay.data = folder.join(&self.relay.data);
-        if self.relay.regions.is_empty() {
-            self.relay.regions = vec![self.region.clone()];
-        }
+        or_own(&mut self.relay.regions, &self.region);
         self
     }
 
     pub(super) fn check(&self, problems: &mut Problems) {
-        problems.token("region", &self.region);
-        self.http.check(problems);
-        self.bus.check(problems);
+        every_role(problems, &self.region, &self.http, &self.bus);
         let section = &self.relay;
         problems.token("relay.id", &section.id);
         problems.must(
@@ -118,7 +92,7 @@ impl RelayFile {
 pub(crate) struct CollectorFile {
     pub(crate) region: String,
     #[serde(default)]
-    pub(crate) http: Http,
+    pub(crate) http: ops::Config,
     pub(crate) bus: BusEngine,
     pub(crate) state: StateEngine,
     pub(crate) metrics: MetricsEngine,
@@ -169,16 +143,12 @@ impl CollectorFile {
         self.bus.below(folder);
         self.state.below(folder);
         self.metrics.below(folder);
-        if self.collector.regions.is_empty() {
-            self.collector.regions = vec![self.region.clone()];
-        }
+        or_own(&mut self.collector.regions, &self.region);
         self
     }
 
     pub(super) fn check(&self, problems: &mut Problems) {
-        problems.token("region", &self.region);
-        self.http.check(problems);
-        self.bus.check(problems);
+        every_role(problems, &self.region, &self.http, &self.bus);
         self.state.check(problems);
         self.metrics.check("metrics", problems);
         self.retention.check(problems);
@@ -203,7 +173,7 @@ pub(crate) struct ControlPlaneFile {
     /// Of this node.
     pub(crate) region: String,
     #[serde(default)]
-    pub(crate) http: Http,
+    pub(crate) http: ops::Config,
     pub(crate) bus: BusEngine,
     pub(crate) state: StateEngine,
     pub(crate) metrics: RegionalMetricsEngines,
@@ -232,9 +202,7 @@ impl ControlPlaneFile {
     }
 
     pub(super) fn check(&self, problems: &mut Problems) {
-        problems.token("region", &self.region);
-        self.http.check(problems);
-        self.bus.check(problems);
+        every_role(problems, &self.region, &self.http, &self.bus);
         self.state.check(problems);
         self.retention.check(problems);
         for (region, engine) in &self.metrics.regions {
@@ -252,6 +220,24 @@ impl ControlPlaneFile {
             );
         }
         problems.take("control_plane", config.check());
+    }
+}
+
+/// What every file has.
+fn every_role(problems: &mut Problems, region: &str, http: &ops::Config, bus: &BusEngine) {
+    problems.token("region", region);
+    problems.must(
+        http.checked_listen().is_ok(),
+        "http.listen",
+        "is not on loopback: set http.allow_remote = true to let others read it",
+    );
+    bus.check(problems);
+}
+
+/// The own region, where none is named.
+fn or_own(regions: &mut Vec<String>, own: &str) {
+    if regions.is_empty() {
+        regions.push(own.to_owned());
     }
 }
 

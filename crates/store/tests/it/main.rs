@@ -14,3 +14,5 @@ mod metrics_model;
 mod metrics_recorded;
 mod metrics_support;
 mod regional;
+#[path = "../common/tls.rs"]
+mod tls;

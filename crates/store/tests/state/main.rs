@@ -15,6 +15,8 @@ mod full;
 mod histories;
 mod image;
 mod outbox;
+#[path = "../common/tls.rs"]
+mod tls;
 
 use breeze_store::state::{
     CommitTable, Family, MergeTable, Serial, State,
