@@ -193,7 +193,8 @@ impl MetricsEngine {
         let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
         let host = host_and_port(rest.trim_end_matches('/')).map(|(host, _)| host);
         match (scheme, host) {
-            (_, Some(host)) if host.contains('@') => {
+            // They would be shown wherever the server is named: not even here.
+            _ if self.url.contains('@') => {
                 problems.add(key, "holds a name and password; write them as user and password_file");
             }
             ("https", Some(_)) => {}
