@@ -14,5 +14,4 @@ mod metrics_model;
 mod metrics_recorded;
 mod metrics_support;
 mod regional;
-#[path = "../common/tls.rs"]
 mod tls;

@@ -15,7 +15,7 @@ mod full;
 mod histories;
 mod image;
 mod outbox;
-#[path = "../common/tls.rs"]
+#[path = "../it/tls.rs"]
 mod tls;
 
 use breeze_store::state::{
