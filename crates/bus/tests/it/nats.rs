@@ -131,6 +131,14 @@ async fn plain(nats: &Nats) -> async_nats::Client {
     async_nats::connect(format!("nats://127.0.0.1:{port}")).await.expect("connects")
 }
 
+/// The server has handled all that this client sent: a flush alone ends when the bytes are on their way.
+async fn settle(client: &async_nats::Client) {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.expect("subscribes");
+    client.publish(inbox, Bytes::new()).await.expect("sends");
+    echo.next().await.expect("comes back");
+}
+
 async fn api(client: &async_nats::Client, subject: &str, request: &str) {
     let answer = client.request(subject.to_owned(), Bytes::from(request.to_owned())).await.expect("answers");
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("JSON");
@@ -155,7 +163,7 @@ async fn a_stream_made_anew_is_neither_trimmed_beyond_its_end_nor_asked_for_ever
     }
 
     let mut asked = client.subscribe("$JS.API.DIRECT.GET.lane_eu_0").await.expect("subscribes");
-    client.flush().await.expect("flushes");
+    settle(&client).await;
     let idle = bus.read("lane.eu.0", 3, MAX_PAYLOAD_BYTES, Duration::from_millis(1200)).await;
     assert_eq!(idle, Ok(Vec::new()));
     let mut reads = 0;
@@ -205,7 +213,7 @@ async fn inboxes_cannot_be_guessed() {
     let Some(nats) = Nats::open(&[]) else { return };
     let (bus, client) = (nats.bus(), plain(&nats).await);
     let mut questions = client.subscribe("ask.me").await.expect("subscribes");
-    client.flush().await.expect("flushes");
+    settle(&client).await;
     let mut tokens = Vec::new();
     for _ in 0..2 {
         let asking = bus.request("ask.me", Bytes::new(), SOON);
@@ -243,7 +251,7 @@ async fn an_empty_answer_is_an_answer_and_noise_is_none() {
     let wire = async { client.request("ask.me", Bytes::new()).await.expect("answers").payload };
     assert_eq!(tokio::join!(answering, wire).1, Bytes::from_static(b"\x01"), "never empty");
     let mut questions = client.subscribe("ask.you").await.expect("subscribes");
-    client.flush().await.expect("flushes");
+    settle(&client).await;
     let noise = async {
         let inbox = questions.next().await.expect("a question").reply.expect("an inbox");
         client.publish(inbox, Bytes::new()).await.expect("sends");
