@@ -63,7 +63,13 @@ impl Keys {
         let stored = read(&keys.tickets_path)?.unwrap_or_default();
         let (records, _rest) = stored.as_chunks::<RECORD_BYTES>();
         keys.tickets.keys.store(Arc::new(records.iter().map(|record| keys.tickets.key(record)).collect()));
-        keys.rotate_if_due()?;
+        if let Err(error) = keys.rotate_if_due() {
+            // As below: with a key, if an old one, it works.
+            if keys.tickets.keys.load().is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(error = format!("{error:#}"), "ticket keys are not rotated");
+        }
         Ok(keys)
     }
 

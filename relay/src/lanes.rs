@@ -235,7 +235,7 @@ impl Lane {
             let error = match self.append_once(relay, id, batch).await {
                 Ok(()) => {
                     if retry > FIRST_RETRY {
-                        relay.stats.stuck_lanes.fetch_sub(1, Relaxed);
+                        relay.stats.set_stuck(&self.stream, None);
                         tracing::info!(stream = self.stream, "the lane's stream takes entries again");
                     }
                     return true;
@@ -245,13 +245,13 @@ impl Lane {
             metrics::counter!("breeze_relay_append_errors_total").increment(1);
             if retry == FIRST_RETRY {
                 tracing::warn!(stream = self.stream, %error, "append failed; nobody is acknowledged until it succeeds");
-                relay.stats.stuck_lanes.fetch_add(1, Relaxed);
             }
+            relay.stats.set_stuck(&self.stream, Some(error.to_string()));
             let hopeless = matches!(error, BusError::TooLarge { .. } | BusError::Corrupt(_));
             let given_up =
                 stop.is_cancelled() && stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_RETRY;
             if hopeless || given_up {
-                relay.stats.stuck_lanes.fetch_sub(1, Relaxed);
+                relay.stats.set_stuck(&self.stream, None);
                 return false;
             }
             tokio::time::sleep(retry).await;

@@ -33,7 +33,7 @@ use breeze_proto::{trust::Root, v1};
 use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::LiveIdentity};
 use relay::Relay;
 use rustls_pki_types::CertificateDer;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Name of this role on the bus.
@@ -52,21 +52,33 @@ pub struct RelayIdentity {
 }
 
 /// A running relay.
-#[derive(Debug)]
 pub struct Handle {
     pub quic_addr: SocketAddr,
     pub wss_addr: SocketAddr,
     /// This relay as the relay list should name it: the configured public addresses, or the bound ones.
     pub public: v1::Relay,
-    ready: CancellationToken,
+    relay: Arc<Relay>,
     tasks: Tasks,
     deadline: Duration,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("public", &self.public).finish_non_exhaustive()
+    }
 }
 
 impl Handle {
     /// Resolves when agents are let in: the revocation set is known.
     pub async fn ready(&self) {
-        self.ready.cancelled().await;
+        self.relay.ready.cancelled().await;
+    }
+
+    /// Asked at any time, says in words for an operator that a lane's stream does not take what is sent to
+    /// it, and why; `None` while all do.
+    pub fn stuck_lanes(&self) -> impl Fn() -> Option<String> + Send + 'static {
+        let relay = Arc::clone(&self.relay);
+        move || relay.stats.stuck().1
     }
 
     /// Waits until the relay has drained after shutdown began, or failed.
@@ -128,7 +140,7 @@ pub async fn start(
         wss: config.public_wss.clone().unwrap_or_else(|| reached_at(wss_addr)),
     };
     tracing::info!(relay.id = config.id, %quic_addr, %wss_addr, "relay listens");
-    Ok(Handle { quic_addr, wss_addr, public, ready: relay.ready.clone(), tasks, deadline: drain + STOP_MARGIN })
+    Ok(Handle { quic_addr, wss_addr, public, relay, tasks, deadline: drain + STOP_MARGIN })
 }
 
 /// The one way to stop: every connection is told to go elsewhere, what was taken is stored, then the

@@ -2,7 +2,9 @@
 
 use crate::{ROLE, relay::Relay};
 use breeze_bus::status::{Report, Reporter, gauge};
+use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -26,8 +28,8 @@ pub(crate) struct Stats {
     drops: AtomicU64,
     /// Of the last append, in microseconds.
     pub(crate) append_us: AtomicU64,
-    /// Appends that are being tried again.
-    pub(crate) stuck_lanes: AtomicU64,
+    /// Streams whose append is being tried again, and why.
+    stuck: Mutex<BTreeMap<String, String>>,
 }
 
 impl Stats {
@@ -56,6 +58,24 @@ impl Stats {
         metrics::counter!("breeze_relay_entries_stored_total").increment(entries);
     }
 
+    /// An append to `stream` failed and is tried again; `None`: it is no longer.
+    pub(crate) fn set_stuck(&self, stream: &str, why: Option<String>) {
+        let mut stuck = self.stuck.lock();
+        match why {
+            Some(why) => drop(stuck.insert(stream.to_owned(), why)),
+            None => drop(stuck.remove(stream)),
+        }
+    }
+
+    /// How many streams do not take what is sent to them, and in words for people why one of them does not.
+    pub(crate) fn stuck(&self) -> (usize, Option<String>) {
+        let stuck = self.stuck.lock();
+        let words = stuck.first_key_value().map(|(stream, why)| {
+            format!("a lane's stream does not take what was sent: agents are not acknowledged ({stream}: {why})")
+        });
+        (stuck.len(), words)
+    }
+
     /// What an agent sent and did not get through, by reason.
     pub(crate) fn count_refused(&self, reason: &'static str, count: u64) {
         self.drops.fetch_add(count, Relaxed);
@@ -80,6 +100,7 @@ fn one_report(relay: &Relay, rates: &mut Rates) -> Report {
         let revocations = relay.revocations.lock();
         (revocations.is_known(), revocations.len())
     };
+    let (stuck, why_stuck) = stats.stuck();
     let count = |name: &'static str, value: f64| {
         metrics::gauge!(format!("breeze_relay_{name}")).set(value);
         gauge(name, "", value)
@@ -97,19 +118,18 @@ fn one_report(relay: &Relay, rates: &mut Rates) -> Report {
         gauge("lane_waiting", "bytes", waiting as f64),
         gauge("append_latency", "seconds", stats.append_us.load(Relaxed) as f64 / 1e6),
         count("homes_away", relay.homes_away() as f64),
-        count("lanes_stuck", stats.stuck_lanes.load(Relaxed) as f64),
+        count("lanes_stuck", stuck as f64),
         gauge("refused", "", stats.drops.load(Relaxed) as f64),
         count("revocations", revoked as f64),
     ];
     metrics::gauge!("breeze_relay_lane_waiting_bytes").set(waiting as f64);
-    let stuck = stats.stuck_lanes.load(Relaxed) > 0;
-    let message = match (known, stuck, relay.homes_away() > 0) {
-        (false, _, _) => "no revocation set yet: nobody is let in",
-        (true, true, _) => "a lane's stream does not take what was sent: agents are not acknowledged",
-        (true, false, true) => "another region does not answer: what its devices send is stored here for it",
-        (true, false, false) => "",
+    let message = match (known, why_stuck, relay.homes_away() > 0) {
+        (false, _, _) => "no revocation set yet: nobody is let in".to_owned(),
+        (true, Some(why), _) => why,
+        (true, None, true) => "another region does not answer: what its devices send is stored here for it".to_owned(),
+        (true, None, false) => String::new(),
     };
-    Report { ready: known, message: message.to_owned(), gauges }
+    Report { ready: known, message, gauges }
 }
 
 /// Counters as rates since the last look.

@@ -2,12 +2,18 @@
 
 use crate::{
     config::{BusEngine, MetricsEngine, Retention, RoleFile, StateEngine, private},
-    process::{clickhouse_config, cql_config, nats_config},
+    process::{Absence, clickhouse_config, cql_config, nats_config},
 };
-use anyhow::Context as _;
-use breeze_bus::nats::{self, Streams, permissions};
+use anyhow::{Context as _, bail, ensure};
+use breeze_bus::nats::{self, NatsConfig, Streams, permissions};
 use breeze_store::{metrics::clickhouse, model, state::cql};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Create or upgrade streams, tables and schema of the engines that a role's file names
 ///
@@ -25,6 +31,9 @@ pub(crate) struct Arguments {
     /// Lanes of each region, with the control plane's file; other files say it themselves
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     lanes: u16,
+    /// How long to wait, in seconds, for an engine or for the link to a region that does not answer yet
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    wait: u64,
     /// Only these engines; may be given several times
     #[arg(long, value_enum)]
     only: Vec<Engine>,
@@ -92,15 +101,27 @@ impl<'a> Plan<'a> {
     }
 }
 
+impl Plan<'_> {
+    fn streams(&self) -> Streams {
+        Streams {
+            lanes: self.lanes,
+            regions: self.regions.clone(),
+            replicas: u32::from(self.bus.replicas),
+            max_stream_bytes: self.bus.max_stream_mib << 20,
+        }
+    }
+}
+
 /// Runs it; `print` gets a line for each thing done.
 ///
 /// # Errors
-/// The first engine's that cannot be reached, refuses, or holds what this program does not know.
+/// The first engine's that cannot be reached in time, refuses, or holds what this program does not know.
 pub(crate) fn run(arguments: &Arguments, print: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let file = RoleFile::load(&arguments.config)?;
     let plan = Plan::of(&file, arguments.lanes);
     let wanted = |engine| arguments.only.is_empty() || arguments.only.contains(&engine);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let until = Instant::now() + Duration::from_secs(arguments.wait);
     runtime.block_on(async {
         let mut tell = |engine: &str, done: Vec<String>| {
             if done.is_empty() {
@@ -109,21 +130,49 @@ pub(crate) fn run(arguments: &Arguments, print: &mut dyn FnMut(&str)) -> anyhow:
             done.iter().for_each(|line| print(&format!("{engine}: {line}")));
         };
         if wanted(Engine::Bus) {
-            tell("bus", bus(&plan, arguments).await.context("bus")?);
+            let config = bus_config(&plan, arguments).context("bus")?;
+            let done = patiently("bus", until, async || Ok(nats::migrate(&config, &plan.streams()).await?));
+            tell("bus", done.await?);
         }
         if let Some(section) = plan.state.filter(|_| wanted(Engine::State)) {
-            let done = cql::migrate(&cql_config(section)?, &model::tables()).await.context("state")?;
-            tell("state", done);
+            let config = cql_config(section).context("state")?;
+            let done = patiently("state", until, async || Ok(cql::migrate(&config, &model::tables()).await?));
+            tell("state", done.await?);
         }
         for (name, section) in plan.metrics.iter().filter(|_| wanted(Engine::Metrics)) {
-            let config = clickhouse_config(section, &plan.retention)?;
-            tell(name, clickhouse::migrate(&config).await.with_context(|| name.clone())?);
+            let config = clickhouse_config(section, &plan.retention).with_context(|| name.clone())?;
+            let done = patiently(name, until, async || Ok(clickhouse::migrate(&config).await?));
+            tell(name, done.await?);
         }
         Ok(())
     })
 }
 
-async fn bus(plan: &Plan<'_>, arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+/// Tries until `until` while the engine, or a region behind the hub, does not answer; says for what. Every
+/// attempt goes on where the one before ended: migrations may be repeated.
+async fn patiently(
+    engine: &str,
+    until: Instant,
+    mut attempt: impl AsyncFnMut() -> Result<Vec<String>, Absence>,
+) -> anyhow::Result<Vec<String>> {
+    let mut told = String::new();
+    loop {
+        let why = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Absence::Refused(why) | Absence::Unfit(why)) => bail!("{engine}: {why}"),
+            Err(Absence::Away(why)) => why,
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "{engine}: {why}");
+        if why != told {
+            tracing::warn!(engine, "waiting for it, {} s at most: {why}", left.as_secs());
+            told = why;
+        }
+        tokio::time::sleep(PAUSE.min(left)).await;
+    }
+}
+
+fn bus_config(plan: &Plan<'_>, arguments: &Arguments) -> anyhow::Result<NatsConfig> {
     let mut config = nats_config(plan.bus, plan.region, &plan.user)?;
     let beside = plan.bus.nkey_file.as_ref().map(|own| own.sibling("migrate.nk")).filter(|path| path.exists());
     if let Some(path) = arguments.bus_nkey.clone().or(beside) {
@@ -132,11 +181,5 @@ async fn bus(plan: &Plan<'_>, arguments: &Arguments) -> anyhow::Result<Vec<Strin
         config.nkey_seed = Some(seed.into());
         permissions::MIGRATE_USER.clone_into(&mut config.client_name);
     }
-    let streams = Streams {
-        lanes: plan.lanes,
-        regions: plan.regions.clone(),
-        replicas: u32::from(plan.bus.replicas),
-        max_stream_bytes: plan.bus.max_stream_mib << 20,
-    };
-    Ok(nats::migrate(&config, &streams).await?)
+    Ok(config)
 }

@@ -8,10 +8,13 @@ mod collector;
 mod control_plane;
 mod engines;
 mod identity;
+mod peers;
 mod relay;
+mod room;
 mod wait;
 
 pub(crate) use engines::{clickhouse_config, cql_config, nats_config};
+pub(crate) use wait::Absence;
 
 use crate::{config, files};
 use anyhow::Context as _;

@@ -224,6 +224,9 @@ mod tests {
         assert_eq!(body["components"][1]["state"], "ready");
         bus.ready();
         assert_eq!(get(addr, "GET", "/readyz?verbose").await.0, 200);
+        store.degraded("one of two does not answer");
+        let (status, body) = get(addr, "GET", "/readyz").await;
+        assert!(status == 200 && body.contains("\"degraded\"") && body.contains("one of two"), "{status} {body}");
         let (_, text) = get(addr, "GET", "/metrics").await;
         assert!(text.contains("breeze_component_ready{component=\"bus\"} 1"), "{text}");
 

@@ -1,5 +1,7 @@
 //! TLS as every role uses it: ring, and ciphers in our order.
 
+pub mod peer;
+
 use arc_swap::ArcSwap;
 use rustls::{
     crypto::{CryptoProvider, ring},

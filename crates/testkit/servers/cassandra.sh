@@ -7,7 +7,7 @@
 #       becomes a node whose configuration, data and logs are in DIR; all nodes of a cluster share STORAGE_PORT.
 #       NODES are the addresses of all, with commas: each is a seed, so that any of them starts without the others
 #   in the environment: CASSANDRA_VERSION; CASSANDRA_SYNC = batch (default), group or periodic; CASSANDRA_HEAP;
-#       CASSANDRA_JVM (more flags)
+#       CASSANDRA_JVM (more flags); CASSANDRA_AUTHENTICATOR (PasswordAuthenticator: user cassandra, password cassandra)
 set -euo pipefail
 
 install() {
@@ -96,7 +96,7 @@ file_cache_size: 32MiB
 networking_cache_size: 16MiB
 column_index_size: 4KiB
 hinted_handoff_enabled: true
-authenticator: AllowAllAuthenticator
+authenticator: ${CASSANDRA_AUTHENTICATOR:-AllowAllAuthenticator}
 authorizer: AllowAllAuthorizer
 auto_snapshot: false
 snapshot_before_compaction: false

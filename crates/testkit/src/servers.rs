@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub mod nats;
 mod port;
 pub mod process;
+pub mod tls;
 mod tools;
 
 pub use cassandra::Cassandra;

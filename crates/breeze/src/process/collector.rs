@@ -26,13 +26,17 @@ pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result
     let section = &file.collector;
     let streams = Streams { lanes: section.lanes, regions: section.regions.clone(), replicas: 1, max_stream_bytes: 0 };
     let streams = streams.names(&file.region)?;
-    let config = nats_config(&file.bus, &file.region, &collector_user(&section.id)).context("bus")?;
-    let Some(bus) = engines::bus(config, &streams, ops, shutdown).await.context("bus")? else { return Ok(()) };
-    let config = cql_config(&file.state).context("state")?;
-    let Some(state) = engines::state(config, ops, shutdown).await.context("state")? else { return Ok(()) };
-    let config = clickhouse_config(&file.metrics, &file.retention).context("metrics")?;
-    let history = ClickHouseHistory::new(config.clone()).context("history")?;
-    let Some(metrics) = engines::metrics(config, ops, shutdown).await.context("metrics")? else { return Ok(()) };
+    // Together, so that whatever is missing is told at once.
+    let (bus_section, region, user) = (file.bus.clone(), file.region.clone(), collector_user(&section.id));
+    let (state_section, metrics_section, kept) = (file.state.clone(), file.metrics.clone(), file.retention.clone());
+    let engines = tokio::try_join!(
+        engines::bus(Arc::new(move || nats_config(&bus_section, &region, &user)), &streams, ops, shutdown),
+        engines::state(Arc::new(move || cql_config(&state_section)), ops, shutdown),
+        engines::metrics(Arc::new(move || clickhouse_config(&metrics_section, &kept)), ops, shutdown),
+    )?;
+    let (Some(bus), Some(state), Some(metrics)) = engines else { return Ok(()) };
+    // The same files were just read, and let us in.
+    let history = ClickHouseHistory::new(clickhouse_config(&file.metrics, &file.retention).context("metrics")?)?;
 
     let config = breeze_collector::Config {
         id: section.id.clone(),

@@ -1,6 +1,6 @@
 //! `breeze control-plane`.
 
-use super::{Process, clickhouse_config, cql_config, engines, nats_config};
+use super::{Process, clickhouse_config, cql_config, engines, nats_config, room};
 use crate::config::ControlPlaneFile;
 use anyhow::Context as _;
 use breeze_bus::nats::permissions::CONTROL_PLANE_USER;
@@ -37,11 +37,20 @@ struct Ready {
 pub(super) async fn run(file: ControlPlaneFile, process: Process) -> anyhow::Result<()> {
     let Process { shutdown, ops, .. } = &process;
     let own = ops.component("control-plane");
-    let config = nats_config(&file.bus, &file.region, CONTROL_PLANE_USER).context("bus")?;
+    let (folder, data) = (&file.control_plane.data, ops.component("data"));
+    let has_keys = folder.join("keys").read_dir().is_ok_and(|mut names| names.next().is_some());
+    if !has_keys && room::wait(folder, &data, shutdown).await.context("data")?.is_none() {
+        return Ok(());
+    }
+    room::watch(folder, data, shutdown.token());
     let streams = [subject::DIRECTORY_STREAM.to_owned()];
-    let Some(bus) = engines::bus(config, &streams, ops, shutdown).await.context("bus")? else { return Ok(()) };
-    let config = cql_config(&file.state).context("state")?;
-    let Some(state) = engines::state(config, ops, shutdown).await.context("state")? else { return Ok(()) };
+    // Together, so that whatever is missing is told at once.
+    let (bus_section, state_section, region) = (file.bus.clone(), file.state.clone(), file.region.clone());
+    let engines = tokio::try_join!(
+        engines::bus(Arc::new(move || nats_config(&bus_section, &region, CONTROL_PLANE_USER)), &streams, ops, shutdown),
+        engines::state(Arc::new(move || cql_config(&state_section)), ops, shutdown),
+    )?;
+    let (Some(bus), Some(state)) = engines else { return Ok(()) };
     // A region whose metrics do not answer keeps nobody from the others: reads name it.
     let mut regional_metrics: BTreeMap<String, Arc<dyn Metrics>> = BTreeMap::new();
     let mut histories: BTreeMap<String, Arc<dyn History>> = BTreeMap::new();
@@ -49,7 +58,8 @@ pub(super) async fn run(file: ControlPlaneFile, process: Process) -> anyhow::Res
         let config = clickhouse_config(engine, &file.retention).with_context(|| format!("metrics.regions.{region}"))?;
         let history = ClickHouseHistory::new(config.clone()).with_context(|| format!("metrics.regions.{region}"))?;
         histories.insert(region.clone(), history);
-        let metrics = ClickHouseMetrics::new(config).with_context(|| format!("metrics.regions.{region}"))?;
+        let metrics = ClickHouseMetrics::new(config.clone()).with_context(|| format!("metrics.regions.{region}"))?;
+        engines::watch_region(region, Arc::clone(&metrics), &config, ops, shutdown);
         regional_metrics.insert(region.clone(), metrics);
     }
     let deps = Deps {

@@ -1,14 +1,22 @@
 //! Connections to the engines, and a look at each every few seconds for `/readyz`.
 
-use super::wait::{Absence, until_there};
+use super::{
+    peers::{self, Place},
+    wait::{Absence, until_there},
+};
 use crate::config::{BusEngine, MetricsEngine, Retention, StateEngine};
+use anyhow::Context as _;
 use breeze_bus::nats::{NatsBus, NatsConfig, Seed};
-use breeze_runtime::{ops::OpsState, shutdown::Shutdown};
+use breeze_runtime::{
+    ops::{Component, OpsState},
+    shutdown::Shutdown,
+};
 use breeze_store::{
     metrics::clickhouse::{ClickHouseConfig, ClickHouseMetrics},
     state::cql::{CqlConfig, CqlState},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How often engines are looked at.
@@ -69,39 +77,63 @@ pub(crate) fn clickhouse_config(section: &MetricsEngine, kept: &Retention) -> an
     Ok(config)
 }
 
+/// Makes an engine's configuration anew for each attempt, so that a secret that was wrong can be put right
+/// while the role waits.
+pub(super) type Make<T> = Arc<dyn Fn() -> anyhow::Result<T> + Send + Sync>;
+
 /// Waits for the bus and the streams of these names; `None` when the process is to stop.
 ///
 /// # Errors
 /// As [`until_there`].
 pub(super) async fn bus(
-    config: NatsConfig,
+    make: Make<NatsConfig>,
     streams: &[String],
     ops: &OpsState,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Arc<NatsBus>>> {
     let component = ops.component("bus");
     let bus = until_there(&component, shutdown, async || {
-        let bus = NatsBus::connect(config.clone()).await?;
-        bus.check_streams(streams).await?;
-        Ok(Arc::new(bus))
+        let (bus, place) = connect(&make).await?;
+        let checked = bus.check_streams(streams).await.map_err(Absence::from);
+        peers::explained(checked, &place).await.map(|()| Arc::new(bus))
     })
-    .await?;
+    .await
+    .context("bus")?;
     if let Some(bus) = &bus {
-        let (watched, stop, servers) = (Arc::clone(bus), shutdown.token(), config.servers.join(", "));
+        let (bus, stop) = (Arc::clone(bus), shutdown.token());
         tokio::spawn(async move {
-            loop {
-                if stop.run_until_cancelled(watched.when_connected(false)).await.is_none() {
-                    return;
-                }
-                component.failing(format!("the connection to NATS at {servers} is lost; trying again"));
-                if stop.run_until_cancelled(watched.when_connected(true)).await.is_none() {
-                    return;
-                }
-                component.ready();
-            }
+            stop.run_until_cancelled(watch_bus(bus, make, component)).await;
         });
     }
     Ok(bus)
+}
+
+async fn connect(make: &Make<NatsConfig>) -> Result<(NatsBus, Place), Absence> {
+    let config = make().map_err(|error| Absence::unreadable(&error))?;
+    let place = peers::nats(&config);
+    let connected = NatsBus::connect(config).await.map_err(Absence::from);
+    peers::explained(connected, &place).await.map(|bus| (bus, place))
+}
+
+/// Says while the connection is lost why it does not come back, as a new one finds it.
+async fn watch_bus(bus: Arc<NatsBus>, make: Make<NatsConfig>, component: Component) {
+    loop {
+        bus.when_connected(false).await;
+        component.failing("the connection to NATS is lost; trying again");
+        // What comes back at once needs no reason.
+        while timeout(LOOK_INTERVAL / 2, bus.when_connected(true)).await.is_err() {
+            match connect(&make).await {
+                Err(absence) => component.failing(format!("{}; trying again", absence.why())),
+                Ok(_another) if bus.is_connected() => {}
+                // The connection asks with what was read when the role began.
+                Ok(_another) => component.failing(
+                    "NATS lets in who comes with the files of [bus] as they are now, and not the connection of this \
+                     process: if they were changed, start it again",
+                ),
+            }
+        }
+        component.ready();
+    }
 }
 
 /// Waits for the state.
@@ -109,21 +141,26 @@ pub(super) async fn bus(
 /// # Errors
 /// As [`until_there`].
 pub(super) async fn state(
-    config: CqlConfig,
+    make: Make<CqlConfig>,
     ops: &OpsState,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Arc<CqlState>>> {
     let component = ops.component("state");
-    let state =
-        until_there(&component, shutdown, async || Ok(Arc::new(CqlState::connect(config.clone()).await?))).await?;
-    if let Some(state) = &state {
-        let looked_at = Arc::clone(state);
-        look(ops, "state", shutdown.token(), move || {
-            let engine = Arc::clone(&looked_at);
-            async move { engine.ping().await.map_err(Absence::from) }
-        });
-    }
-    Ok(state)
+    let state = until_there(&component, shutdown, async || {
+        let config = make().map_err(|error| Absence::unreadable(&error))?;
+        let place = peers::cql(&config);
+        let connected = CqlState::connect(config).await.map_err(Absence::from);
+        peers::explained(connected, &place).await.map(|state| (Arc::new(state), place))
+    })
+    .await
+    .context("state")?;
+    let Some((state, place)) = state else { return Ok(None) };
+    let looked_at = Arc::clone(&state);
+    look(component, shutdown.token(), Trouble::Failing, move || {
+        let (engine, place) = (Arc::clone(&looked_at), place.clone());
+        async move { peers::explained(engine.ping().await.map_err(Absence::from), &place).await }
+    });
+    Ok(Some(state))
 }
 
 /// Waits for a region's metrics.
@@ -131,37 +168,70 @@ pub(super) async fn state(
 /// # Errors
 /// As [`until_there`].
 pub(super) async fn metrics(
-    config: ClickHouseConfig,
+    make: Make<ClickHouseConfig>,
     ops: &OpsState,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Arc<ClickHouseMetrics>>> {
     let component = ops.component("metrics");
-    let metrics =
-        until_there(&component, shutdown, async || Ok(ClickHouseMetrics::connect(config.clone()).await?)).await?;
-    if let Some(metrics) = &metrics {
-        let looked_at = Arc::clone(metrics);
-        look(ops, "metrics", shutdown.token(), move || {
-            let engine = Arc::clone(&looked_at);
-            async move { engine.ping().await.map_err(Absence::from) }
-        });
-    }
-    Ok(metrics)
+    let metrics = until_there(&component, shutdown, async || {
+        let config = make().map_err(|error| Absence::unreadable(&error))?;
+        let place = peers::clickhouse(&config);
+        let connected = ClickHouseMetrics::connect(config).await.map_err(Absence::from);
+        peers::explained(connected, &place).await.map(|metrics| (metrics, place))
+    })
+    .await
+    .context("metrics")?;
+    let Some((metrics, place)) = metrics else { return Ok(None) };
+    look_at_metrics(component, shutdown.token(), Trouble::Failing, Arc::clone(&metrics), place);
+    Ok(Some(metrics))
 }
 
-/// Looks at an engine until `stop`.
-fn look<F>(ops: &OpsState, name: &'static str, stop: CancellationToken, look: impl Fn() -> F + Send + 'static)
+/// A region's metrics of a control plane, which does its work without them: it only tells.
+pub(super) fn watch_region(
+    region: &str,
+    metrics: Arc<ClickHouseMetrics>,
+    config: &ClickHouseConfig,
+    ops: &OpsState,
+    shutdown: &Shutdown,
+) {
+    let component = ops.component(format!("metrics.{region}"));
+    look_at_metrics(component, shutdown.token(), Trouble::Degraded, metrics, peers::clickhouse(config));
+}
+
+fn look_at_metrics(
+    component: Component,
+    stop: CancellationToken,
+    trouble: Trouble,
+    metrics: Arc<ClickHouseMetrics>,
+    place: Place,
+) {
+    look(component, stop, trouble, move || {
+        let (engine, place) = (Arc::clone(&metrics), place.clone());
+        async move { peers::explained(engine.ping().await.map_err(Absence::from), &place).await }
+    });
+}
+
+/// What it means to a role when one of its engines does not answer.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Degraded,
+    Failing,
+}
+
+/// Looks at an engine until `stop`, at once and then every [`LOOK_INTERVAL`].
+fn look<F>(component: Component, stop: CancellationToken, trouble: Trouble, look: impl Fn() -> F + Send + 'static)
 where
     F: Future<Output = Result<(), Absence>> + Send,
 {
-    let component = ops.component(name);
     tokio::spawn(async move {
-        loop {
+        while let Some(seen) = stop.run_until_cancelled(look()).await {
+            match (seen, trouble) {
+                (Ok(()), _) => component.ready(),
+                (Err(absence), Trouble::Degraded) => component.degraded(absence.why()),
+                (Err(absence), Trouble::Failing) => component.failing(absence.why()),
+            }
             if stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_none() {
                 return;
-            }
-            match look().await {
-                Ok(()) => component.ready(),
-                Err(Absence::Away(why) | Absence::Refused(why)) => component.failing(why),
             }
         }
     });

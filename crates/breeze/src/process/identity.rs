@@ -78,11 +78,11 @@ impl Identity {
         let component = ops.component("certificate");
         let key = load_key(&data.join("server.key"))?;
         let path = data.join("certificate");
-        let held = match kept(&path, id, &pin, &key) {
-            Ok(held) => held,
+        let (held, useless) = match kept(&path, id, &pin, &key) {
+            Ok(held) => (held, String::new()),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the certificate that was kept is of no use");
-                None
+                (None, format!("; the one that was kept is of no use: {error:#}"))
             }
         };
         let held = match held {
@@ -91,9 +91,13 @@ impl Identity {
                 held
             }
             None => {
-                let asked = until_there(&component, shutdown, async || ask(&*bus, id, &pin, &key).await).await?;
-                let Some(fresh) = asked else { return Ok(None) };
-                files::write_private(&path, &fresh.reply.encode_to_vec())?;
+                let asked = until_there(&component, shutdown, async || {
+                    ask(&*bus, id, &pin, &key).await.map_err(|absence| absence.with(&useless))
+                });
+                let Some(fresh) = asked.await? else { return Ok(None) };
+                if let Err(error) = files::write_private(&path, &fresh.reply.encode_to_vec()) {
+                    component.degraded(not_kept(&error));
+                }
                 fresh
             }
         };
@@ -110,10 +114,13 @@ impl Identity {
         }
     }
 
-    /// Renews until `stop`; what fails is tried again, and told where the certificate nears its end.
+    /// Renews until `stop`; what fails is tried again, and told.
     pub(super) async fn keep(mut self, root: Arc<ArcSwap<Root>>, component: Component, stop: CancellationToken) {
         let mut pause = self.held.pause(now_s());
         loop {
+            let left_s = self.held.until_s as f64 - now_s() as f64;
+            let name = format!("breeze:relay:{}", self.id);
+            metrics::gauge!("breeze_certificate_expires_seconds", "certificate" => name).set(left_s);
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -123,39 +130,47 @@ impl Identity {
                     pause = self.held.pause(now_s()).max(RETRY);
                 }
                 Err(error) => {
-                    let left_s = self.held.until_s.saturating_sub(now_s());
-                    let error = format!("{error:#}");
-                    if left_s == 0 {
-                        component.failing(format!("the server certificate has expired and is not renewed: {error}"));
+                    let until = when(self.held.until_s);
+                    if self.held.until_s <= now_s() {
+                        component
+                            .failing(format!("the server certificate ended {until} and is not renewed: {error:#}"));
                     } else {
-                        tracing::warn!(error, left_s, "the server certificate was not renewed; trying again");
+                        component.degraded(format!("the server certificate (until {until}): {error:#}"));
                     }
                     metrics::counter!("breeze_certificate_refresh_failures_total").increment(1);
                     pause = RETRY;
                 }
             }
-            let left_s = self.held.until_s as f64 - now_s() as f64;
-            let name = format!("breeze:relay:{}", self.id);
-            metrics::gauge!("breeze_certificate_expires_seconds", "certificate" => name).set(left_s);
         }
     }
 
     async fn renew(&mut self, root: &ArcSwap<Root>) -> anyhow::Result<()> {
         let fresh = match ask(&*self.bus, &self.id, &self.pin, &self.key).await {
             Ok(fresh) => fresh,
-            Err(Absence::Away(why) | Absence::Refused(why)) => bail!(why),
+            Err(absence) => bail!("{}", absence.why()),
         };
         ensure!(
             fresh.root.document().version >= root.load().document().version,
             "the control plane showed an older root document than the one that is known"
         );
-        files::write_private(&self.path, &fresh.reply.encode_to_vec())?;
         self.live.replace(fresh.identity(&self.key))?;
         root.store(Arc::new(fresh.root.clone()));
+        let bytes = fresh.reply.encode_to_vec();
         self.held = fresh;
-        tracing::info!("the server certificate was renewed");
-        Ok(())
+        tracing::info!(until = when(self.held.until_s), "the server certificate was renewed");
+        // Last: it works without, until the process ends.
+        files::write_private(&self.path, &bytes).map_err(|error| anyhow::anyhow!(not_kept(&error)))
     }
+}
+
+fn not_kept(error: &anyhow::Error) -> String {
+    format!("it is new, and not kept for the next start: {error:#}")
+}
+
+/// "2026-11-01T13:05:00Z", from seconds since the Unix epoch.
+fn when(unix_s: u64) -> String {
+    let time = i64::try_from(unix_s).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| unix_s.to_string(), |time| time.to_string())
 }
 
 impl Certified {
@@ -192,14 +207,13 @@ fn kept(path: &Path, id: &str, pin: &[u8; 32], key: &KeyPair) -> anyhow::Result<
     }
     let reply = RelayCertificateReply::decode(fs::read(path)?.as_slice())?;
     let held = check(reply, id, pin, key)?;
-    ensure!(now_s() < held.until_s, "it has expired");
+    ensure!(now_s() < held.until_s, "it ended {}", when(held.until_s));
     Ok(Some(held))
 }
 
 /// Asks the control plane.
 async fn ask(bus: &dyn Bus, id: &str, pin: &[u8; 32], key: &KeyPair) -> Result<Certified, Absence> {
-    let csr =
-        CertificateParams::default().serialize_request(key).map_err(|error| Absence::Refused(error.to_string()))?;
+    let csr = CertificateParams::default().serialize_request(key).map_err(|error| Absence::Unfit(error.to_string()))?;
     let request = RelayCertificateRequest { csr_der: csr.der().to_vec().into() };
     let answer = bus.request(&subject::ca_relay(id), request.encode_to_vec().into(), ANSWER_TIMEOUT).await;
     let answer = answer.map_err(|error| {
@@ -213,9 +227,19 @@ async fn ask(bus: &dyn Bus, id: &str, pin: &[u8; 32], key: &KeyPair) -> Result<C
     })?;
     let reply = RelayCertificateReply::decode(answer).map_err(|error| Absence::Away(error.to_string()))?;
     if !reply.refusal.is_empty() {
-        return Err(Absence::Refused(format!("the control plane gives no certificate: {}", reply.refusal)));
+        return Err(Absence::Unfit(format!("the control plane gives no certificate: {}", reply.refusal)));
     }
-    check(reply, id, pin, key).map_err(|error| Absence::Refused(format!("the answer is not accepted: {error:#}")))
+    let fresh = check(reply, id, pin, key);
+    let fresh = fresh.map_err(|error| Absence::Unfit(format!("the answer is not accepted: {error:#}")))?;
+    if !(fresh.from_s..fresh.until_s).contains(&now_s()) {
+        return Err(Absence::Away(format!(
+            "the control plane's certificate is for {} to {} and it is {} here: compare the clocks of both machines",
+            when(fresh.from_s),
+            when(fresh.until_s),
+            when(now_s())
+        )));
+    }
+    Ok(fresh)
 }
 
 /// The authority is the pinned one, the certificate its own, for this key and relay, and the root what the

@@ -1,11 +1,16 @@
 //! `breeze relay`.
 
-use super::{Process, engines, identity::Identity, nats_config};
+use super::{Process, engines, identity::Identity, nats_config, room};
 use crate::config::RelayFile;
 use anyhow::Context as _;
 use breeze_bus::nats::{Streams, permissions::relay_user};
 use serde::Serialize;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// Files without which a relay cannot begin unless it can write.
+const KEPT: [&str; 4] = ["server.key", "certificate", "transport.key", "tickets.key"];
+/// How often it is looked whether the lanes take what is sent.
+const LANES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the ready file says.
 #[derive(Debug, Serialize)]
@@ -27,11 +32,17 @@ pub(super) async fn run(file: RelayFile, process: Process) -> anyhow::Result<()>
     let own = ops.component("relay");
     let pin = file.instance_ca().context("relay.instance_ca")?;
     let section = &file.relay;
-    crate::files::make_private_folder(&section.data)?;
+    let data = ops.component("data");
+    let has_keys = KEPT.iter().all(|name| section.data.join(name).exists());
+    if !has_keys && room::wait(&section.data, &data, shutdown).await.context("data")?.is_none() {
+        return Ok(());
+    }
+    room::watch(&section.data, data, shutdown.token());
     let streams = Streams { lanes: section.lanes, regions: section.regions.clone(), replicas: 1, max_stream_bytes: 0 };
     let streams = streams.names(&file.region)?;
-    let config = nats_config(&file.bus, &file.region, &relay_user(&section.id)).context("bus")?;
-    let Some(bus) = engines::bus(config, &streams, ops, shutdown).await.context("bus")? else { return Ok(()) };
+    let (bus_section, region, user) = (file.bus.clone(), file.region.clone(), relay_user(&section.id));
+    let make = Arc::new(move || nats_config(&bus_section, &region, &user));
+    let Some(bus) = engines::bus(make, &streams, ops, shutdown).await? else { return Ok(()) };
 
     let opened = Identity::open(&section.data, &section.id, pin, bus.clone(), ops, shutdown).await;
     let Some(identity) = opened.context("certificate")? else { return Ok(()) };
@@ -54,6 +65,16 @@ pub(super) async fn run(file: RelayFile, process: Process) -> anyhow::Result<()>
         limits: section.limits,
     };
     let relay = breeze_relay::start(config, shown, bus, shutdown.clone()).await.context("relay")?;
+    let (stuck, lanes, stop) = (relay.stuck_lanes(), ops.component("lanes"), shutdown.token());
+    tokio::spawn(async move {
+        while !stop.is_cancelled() {
+            match stuck() {
+                Some(why) => lanes.failing(why),
+                None => lanes.ready(),
+            }
+            stop.run_until_cancelled(tokio::time::sleep(LANES_INTERVAL)).await;
+        }
+    });
     own.failing("no revocation set yet: nobody is let in until the control plane has sent it");
     if shutdown.token().run_until_cancelled(relay.ready()).await.is_some() {
         own.ready();

@@ -4,38 +4,12 @@
 use crate::support::{
     Options, System,
     books::longest_gap_ms,
-    process::{eventually, figure, is_root, run, skip},
+    disk::Disk,
+    process::{eventually, figure, is_root, skip},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, time::Instant};
 
 const DISK_MIB: u64 = 192;
-
-/// A small disk; unmounted when dropped.
-#[derive(Debug)]
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)?;
-        run(&["mount", "-t", "tmpfs", "-o", &format!("size={DISK_MIB}M"), "breeze-test", &path.display().to_string()])?;
-        Ok(Self(path.to_owned()))
-    }
-
-    fn free_bytes(&self) -> anyhow::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.0)?;
-        Ok(disk.f_bavail * disk.f_frsize)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _already_gone = run(&["umount", "-l", &self.0.display().to_string()]);
-    }
-}
 
 #[tokio::test]
 async fn a_full_disk_is_told_and_survived() -> anyhow::Result<()> {
@@ -43,7 +17,7 @@ async fn a_full_disk_is_told_and_survived() -> anyhow::Result<()> {
         return skip("mounting a small disk needs root");
     }
     let home = tempfile::Builder::new().prefix("breeze-disk-").tempdir()?;
-    let disk = Disk::mount(&home.path().join("disk"))?;
+    let disk = Disk::mount(&home.path().join("disk"), DISK_MIB)?;
     let options = Options {
         more: vec!["--heartbeat-interval", "1", "--disk-reserve", "16"],
         data: Some(disk.0.join("data")),
@@ -54,9 +28,7 @@ async fn a_full_disk_is_told_and_survived() -> anyhow::Result<()> {
     agent.run()?;
     agent.acknowledges(3).await?;
 
-    let ballast = disk.0.join("ballast");
-    let rest = disk.free_bytes()?.saturating_sub(4 << 20);
-    run(&["fallocate", "-l", &rest.to_string(), &ballast.display().to_string()])?;
+    let ballast = disk.fill(4 << 20)?;
     let filled = Instant::now();
     let words = eventually("the status tells that the disk is full", async || {
         let status = system.get("/status").await?;

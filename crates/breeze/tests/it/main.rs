@@ -4,6 +4,7 @@ mod support;
 
 mod agent_figures;
 mod backup;
+mod bad_days;
 mod clocks;
 mod crash;
 mod disk_full;

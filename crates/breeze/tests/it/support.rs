@@ -2,9 +2,11 @@
 
 pub(crate) mod agent;
 pub(crate) mod books;
+pub(crate) mod disk;
 pub(crate) mod load;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod role;
 
 use agent::Agent;
 use anyhow::{Context, bail};

@@ -10,9 +10,10 @@ use std::{
 };
 
 /// Bytes of a message that are kept.
-const MAX_MESSAGE_BYTES: usize = 512;
-/// A component that goes on failing with other words is logged again after this.
-const LOG_AGAIN: Duration = Duration::from_secs(30);
+const MAX_MESSAGE_BYTES: usize = 1_024;
+/// Between two lines of the log with other words of a component that goes on as it is; the last words are
+/// always logged.
+const LOG_AGAIN: Duration = Duration::from_secs(5);
 
 /// How a component is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub enum ComponentState {
     /// It has not said anything yet.
     Starting,
     Ready,
+    /// The role does its work, but something of it is missing or will be.
+    Degraded,
     Failing,
 }
 
@@ -37,6 +40,8 @@ struct Part {
     message: String,
     since: Instant,
     logged: Option<Instant>,
+    /// The message is not in the log.
+    is_untold: bool,
 }
 
 /// One part's own handle. Cheap to clone.
@@ -86,7 +91,13 @@ impl OpsState {
         let name = name.into();
         self.parts.lock().entry(name.clone()).or_insert_with(|| {
             gauge(&name, ComponentState::Starting);
-            Part { state: ComponentState::Starting, message: String::new(), since: Instant::now(), logged: None }
+            Part {
+                state: ComponentState::Starting,
+                message: String::new(),
+                since: Instant::now(),
+                logged: None,
+                is_untold: false,
+            }
         });
         Component { name, state: self.clone() }
     }
@@ -104,7 +115,8 @@ impl OpsState {
                 for_seconds: part.since.elapsed().as_secs(),
             })
             .collect();
-        let all_ready = components.iter().all(|component| component.state == ComponentState::Ready);
+        let works = |state| matches!(state, ComponentState::Ready | ComponentState::Degraded);
+        let all_ready = components.iter().all(|component| works(component.state));
         Readiness { ready: all_ready && !components.is_empty() && !stopping, role: self.role, stopping, components }
     }
 }
@@ -115,6 +127,12 @@ impl Component {
         self.set(ComponentState::Ready, "");
     }
 
+    /// It works, and this is amiss, in words for an operator: what, and where. `/readyz` shows it and answers
+    /// 200 all the same; logged as [`Component::failing`] is.
+    pub fn degraded(&self, why: impl AsRef<str>) {
+        self.set(ComponentState::Degraded, why.as_ref());
+    }
+
     /// It does not, in words for an operator: what, and where. The change is logged; the same again is not.
     pub fn failing(&self, why: impl AsRef<str>) {
         self.set(ComponentState::Failing, why.as_ref());
@@ -123,8 +141,9 @@ impl Component {
     fn set(&self, state: ComponentState, message: &str) {
         let mut parts = self.state.parts.lock();
         let Some(part) = parts.get_mut(&self.name) else { return };
+        let message = &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)];
         let (changed, reworded) = (part.state != state, part.message != message);
-        if !changed && !reworded {
+        if !changed && !reworded && !part.is_untold {
             return;
         }
         let now = Instant::now();
@@ -134,13 +153,16 @@ impl Component {
             gauge(&self.name, state);
         }
         if reworded {
-            message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].clone_into(&mut part.message);
+            message.clone_into(&mut part.message);
+            part.is_untold = true;
         }
         if changed || part.logged.is_none_or(|at| now.duration_since(at) >= LOG_AGAIN) {
             part.logged = Some(now);
+            part.is_untold = false;
             let (role, component) = (self.state.role, &*self.name);
             match state {
                 ComponentState::Failing => tracing::warn!(role, component, "not ready: {message}"),
+                ComponentState::Degraded => tracing::warn!(role, component, "degraded: {message}"),
                 ComponentState::Starting | ComponentState::Ready => tracing::info!(role, component, "ready"),
             }
         }

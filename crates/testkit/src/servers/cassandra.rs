@@ -55,6 +55,19 @@ impl Cassandra {
         Ok(nodes)
     }
 
+    /// One node that lets in who has a password: at first the user "cassandra" with the password "cassandra".
+    ///
+    /// # Errors
+    /// As [`Cassandra::single`].
+    pub fn with_passwords(tools: &Tools, folder: &Path, datacenter: &str) -> anyhow::Result<Self> {
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (address, storage) = (SocketAddr::new(localhost, free_port(localhost)?), free_port(localhost)?);
+        let mut node = Self::node(tools, &folder.join(datacenter), address, storage, datacenter, "127.0.0.1")?;
+        node.process = node.process.with_env("CASSANDRA_AUTHENTICATOR", "PasswordAuthenticator");
+        node.restart()?;
+        Ok(node)
+    }
+
     fn node(
         tools: &Tools,
         folder: &Path,
@@ -89,4 +102,12 @@ impl Cassandra {
         let address = self.address;
         self.process.wait_until(START_PATIENCE, || cql::peers(address).is_ok())
     }
+}
+
+/// Executes a statement of the test's own whose answer does not matter, as the first user.
+///
+/// # Errors
+/// If it fails, with what the node says.
+pub fn execute(address: SocketAddr, statement: &str) -> anyhow::Result<()> {
+    cql::execute(address, statement)
 }

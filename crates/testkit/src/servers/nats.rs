@@ -164,6 +164,11 @@ impl Nats {
         })
     }
 
+    /// Reads its configuration and certificates anew; open connections go on.
+    pub fn reload(&self) {
+        self.process.signal(rustix::process::Signal::HUP);
+    }
+
     /// Deletes its data: a disk that was lost. Only while it does not run.
     ///
     /// # Errors

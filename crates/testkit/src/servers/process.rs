@@ -106,6 +106,11 @@ impl Process {
         }
     }
 
+    /// Sends a signal, if it runs.
+    pub fn signal(&self, wanted: Signal) {
+        self.child.iter().for_each(|child| signal(child, wanted));
+    }
+
     /// SIGSTOP: it stands still, and its connections stay open.
     pub fn pause(&self) {
         self.child.iter().for_each(|child| signal(child, Signal::STOP));

@@ -1,4 +1,4 @@
-//! As much of the CQL protocol (version 4) as asking a node about its peers needs.
+//! As much of the CQL protocol (version 4) as looking after a node and statements of a test's own need.
 //! <https://github.com/apache/cassandra/blob/trunk/doc/native_protocol_v4.spec>
 
 use anyhow::{Context, ensure};
@@ -9,31 +9,27 @@ use std::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+const ERROR: u8 = 0x00;
 const STARTUP: u8 = 0x01;
+const AUTHENTICATE: u8 = 0x03;
+const AUTH_RESPONSE: u8 = 0x0f;
+const AUTH_SUCCESS: u8 = 0x10;
 const QUERY: u8 = 0x07;
 const READY: u8 = 0x02;
 const RESULT: u8 = 0x08;
 const ROWS: u32 = 2;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// The user that a node with passwords begins with.
+pub(super) const FIRST_USER: (&str, &str) = ("cassandra", "cassandra");
+
 /// How many other nodes this one knows, with their data centres.
 ///
 /// # Errors
 /// If it does not answer as it should.
 pub(super) fn peers(address: SocketAddr) -> anyhow::Result<usize> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let mut startup = vec![0, 1];
-    startup.extend(string("CQL_VERSION"));
-    startup.extend(string("3.0.0"));
-    let (kind, _) = exchange(&mut stream, STARTUP, &startup)?;
-    ensure!(kind == READY, "not ready");
-    let statement = "SELECT data_center FROM system.peers";
-    let mut query = (statement.len() as u32).to_be_bytes().to_vec();
-    query.extend(statement.bytes());
-    // Consistency ONE, no flags.
-    query.extend([0, 1, 0]);
-    let (kind, body) = exchange(&mut stream, QUERY, &query)?;
+    let mut stream = open(address)?;
+    let (kind, body) = query(&mut stream, "SELECT data_center FROM system.peers")?;
     ensure!(kind == RESULT, "no result");
     let mut body = Reader(&body);
     ensure!(body.int()? == ROWS, "no rows");
@@ -46,6 +42,43 @@ pub(super) fn peers(address: SocketAddr) -> anyhow::Result<usize> {
         body.take(2)?;
     }
     Ok(body.int()? as usize)
+}
+
+/// Executes a statement whose answer does not matter.
+///
+/// # Errors
+/// If it fails, with what the node says.
+pub(super) fn execute(address: SocketAddr, statement: &str) -> anyhow::Result<()> {
+    let (kind, body) = query(&mut open(address)?, statement)?;
+    ensure!(kind != ERROR, "{statement}: {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+/// A connection that takes queries.
+fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut startup = vec![0, 1];
+    startup.extend(string("CQL_VERSION"));
+    startup.extend(string("3.0.0"));
+    let (mut kind, _) = exchange(&mut stream, STARTUP, &startup)?;
+    if kind == AUTHENTICATE {
+        let (user, password) = FIRST_USER;
+        let token = format!("\0{user}\0{password}");
+        let mut response = (token.len() as u32).to_be_bytes().to_vec();
+        response.extend(token.bytes());
+        (kind, _) = exchange(&mut stream, AUTH_RESPONSE, &response)?;
+    }
+    ensure!([READY, AUTH_SUCCESS].contains(&kind), "not ready");
+    Ok(stream)
+}
+
+fn query(stream: &mut TcpStream, statement: &str) -> anyhow::Result<(u8, Vec<u8>)> {
+    let mut query = (statement.len() as u32).to_be_bytes().to_vec();
+    query.extend(statement.bytes());
+    // Consistency ONE, no flags.
+    query.extend([0, 1, 0]);
+    exchange(stream, QUERY, &query)
 }
 
 fn string(text: &str) -> Vec<u8> {
