@@ -14,6 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +24,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, time::ASN1Time};
 
 /// How long the whole look may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -127,8 +128,18 @@ fn roots(file: Option<&Path>) -> Option<RootCertStore> {
 fn names(certificate: &X509Certificate<'_>) -> String {
     let names = certificate.subject_alternative_name().ok().flatten();
     let names: Vec<String> =
-        names.iter().flat_map(|names| &names.value.general_names).take(MAX_NAMES).map(ToString::to_string).collect();
+        names.iter().flat_map(|names| &names.value.general_names).take(MAX_NAMES).map(name).collect();
     if names.is_empty() { certificate.subject().to_string() } else { names.join(", ") }
+}
+
+fn name(of: &GeneralName<'_>) -> String {
+    if let GeneralName::DNSName(name) = of {
+        return (*name).to_owned();
+    }
+    let address = if let GeneralName::IPAddress(bytes) = of { *bytes } else { &[] };
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
+    address.map_or_else(|_| of.to_string(), |address| address.to_string())
 }
 
 /// "2026-11-01 13:05 UTC".

@@ -41,7 +41,7 @@ fn who_has_no_room_for_keys_waits_for_it_and_who_has_them_goes_on() -> anyhow::R
     relay.component_that("data", |state, _| state == "ready")?;
     relay.fails_with("certificate", &["no control plane answers for the relay eu-1", "breeze admin add-relay"])?;
     control.component_that("data", |state, _| state == "ready")?;
-    control.fails_with("state", &["CQL at", "cannot reach"])?;
+    control.fails_with("state", &["CQL", "cannot reach"])?;
 
     disk.fill(0)?;
     relay.component_that("data", |state, message| state == "degraded" && message.contains("No space left"))?;

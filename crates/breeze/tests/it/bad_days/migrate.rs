@@ -30,13 +30,13 @@ fn a_region_that_is_not_linked_yet_is_waited_for_and_named() -> anyhow::Result<(
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1) && began.elapsed().as_millis() >= 1_000, "{said}");
     let last = said.lines().last().unwrap_or_default();
-    ensure!(last.contains("breeze: bus:") && last.contains("lane_eu_0") && last.contains("link"), "{last}");
+    ensure!(last.contains("breeze: bus:") && last.contains("lane.eu.0") && last.contains("link"), "{last}");
 
     let log = home.path().join("migrate.log");
     let mut waiting = migrate("60").stderr(fs::File::create(&log)?).stdout(Stdio::piped()).spawn()?;
     eventually("a line that says for what", || {
         let said = fs::read_to_string(&log).unwrap_or_default();
-        said.lines().any(|line| line.contains("waiting for it") && line.contains("lane_eu_0")).then_some(())
+        said.lines().any(|line| line.contains("waiting for it") && line.contains("lane.eu.0")).then_some(())
     })?;
     ensure!(waiting.try_wait()?.is_none(), "it waits");
     let options = nats::Options {
@@ -51,6 +51,6 @@ fn a_region_that_is_not_linked_yet_is_waited_for_and_named() -> anyhow::Result<(
     let output = waiting.wait_with_output()?;
     let done = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{done}{}", fs::read_to_string(&log)?);
-    ensure!(done.contains("lane_eu_0") && done.contains("directory") && done.contains("made"), "{done}");
+    ensure!(done.contains("lane.eu.0") && done.contains("directory") && done.contains("made"), "{done}");
     Ok(())
 }

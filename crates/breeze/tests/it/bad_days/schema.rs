@@ -49,7 +49,7 @@ fn relay(folder: &Path, name: &str, migrated: bool, words: &[&str]) -> anyhow::R
         ensure!(error.contains("of version 9") && error.contains("knows 1"), "{error}");
     }
     let url = server.url();
-    let words: Vec<&str> = words.iter().copied().chain(["breeze: bus:", "NATS", &url, "lane_eu_0"]).collect();
+    let words: Vec<&str> = words.iter().copied().chain(["breeze: bus:", "NATS", &url, "lane.eu.0"]).collect();
     Ok(Some((server, Misfit::start("relay", &file, http, &words)?)))
 }
 

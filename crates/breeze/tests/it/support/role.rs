@@ -55,7 +55,7 @@ pub(crate) fn relay_file(
     let text = format!(
         "region = \"eu\"\n[http]\nlisten = \"{http}\"\n[bus]\nservers = [\"{server}\"]\ndomain = \"eu\"\n\
          max_stream_mib = 64\n[relay]\nid = \"eu-1\"\ninstance_ca = \"{instance_ca}\"\nquic_listen = \"{listen}\"\n\
-         wss_listen = \"{listen}\"\nlanes = 1\ndata = \"relay\"\n"
+         wss_listen = \"{listen}\"\nlanes = 1\ndata = \"relay\"\ndrain_ms = 200\n"
     );
     write(path, &text)
 }
@@ -219,9 +219,11 @@ impl Running {
             state == "failing" && words.iter().all(|word| message.contains(word))
         })?;
         ensure!(self.get("/readyz").context("readyz")?.0 == 503, "it is not ready");
-        let said = self.said();
-        let told = said.lines().any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word)));
-        ensure!(told, "no line of the log has {words:?}:\n{said}");
+        // Words that change quickly are logged a moment later.
+        let told =
+            |said: &str| said.lines().any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word)));
+        eventually("a line of the log", || told(&self.said()).then_some(()))
+            .with_context(|| format!("{words:?} are not in:\n{}", self.said()))?;
         Ok(message)
     }
 
