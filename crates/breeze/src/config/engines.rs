@@ -62,7 +62,11 @@ impl BusEngine {
             let (scheme, rest) = server.split_once("://").unwrap_or(("", server));
             let host = host_and_port(rest).map(|(host, _)| host);
             match (scheme, host) {
-                ("tls", Some(_)) => {}
+                ("tls", Some(_)) => problems.must(
+                    self.ca_file.is_some(),
+                    "bus.ca_file",
+                    format_args!("is needed for {server}: the authority of its certificate, PEM"),
+                ),
                 ("nats", Some(host)) => problems.must(
                     is_loopback(host),
                     "bus.servers",

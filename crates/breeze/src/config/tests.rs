@@ -41,6 +41,7 @@ region = "eu"
 [bus]
 servers = ["tls://hub.example.com:4222"]
 domain = "global"
+ca_file = "ca.pem"
 [state]
 contact_points = ["cql.eu.example.com:9042"]
 datacenter = "eu"
@@ -61,6 +62,7 @@ fn folder() -> TempDir {
     for (name, text) in [
         ("relay.nk", "SUAB\n"),
         ("cql.password", "secret\n"),
+        ("empty", "\n"),
         ("ca.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
     ] {
         let path = folder.path().join(name);
@@ -129,6 +131,26 @@ fn a_wrong_value_is_named_with_file_key_and_what_to_write() {
         (COLLECTOR, "http://127.0.0.1:8123", "http://u:p@127.0.0.1:8123", "metrics.url", "password_file"),
         (COLLECTOR, "id = \"eu-a\"", "id = \"eu-a\"\nlease_ms = 5", "collector.lease_ms", "1000"),
         (COLLECTOR, "[collector]", "[retention]\nraw_days = 0\n[collector]", "retention.raw_days", "1 day"),
+        (COLLECTOR, "domain = \"eu\"", "domain = \"eu\"\nca_file = \"relay.nk\"", "bus.ca_file", "no certificate"),
+        (COLLECTOR, "[bus]", "[http]\nlisten = \"0.0.0.0:9464\"\n[bus]", "http.listen", "allow_remote"),
+        (COLLECTOR, "127.0.0.1:4222", "localhost.example.com:4222", "bus.servers", "in the clear"),
+        (
+            CONTROL,
+            "domain = \"global\"\nca_file = \"ca.pem\"",
+            "domain = \"global\"",
+            "bus.ca_file",
+            "tls://hub.example.com",
+        ),
+        (CONTROL, "\nca_file = \"ca.pem\"\n[metrics", "\n[metrics", "state.ca_file", "without TLS"),
+        (
+            CONTROL,
+            "id = \"cp-1\"",
+            "id = \"cp-1\"\nlisten = \"0.0.0.0:80\"\ntls = \"none\"",
+            "control_plane",
+            "loopback",
+        ),
+        (CONTROL, "https://clickhouse.us", "http://clickhouse.us", "metrics.regions.us.url", "in the clear"),
+        (CONTROL, "password_file = \"cql.password\"", "password_file = \"empty\"", "state.password_file", "is empty"),
         (CONTROL, "username = \"breeze\"", "", "state.username", "together"),
         (CONTROL, "id = \"cp-1\"", "id = \"cp-1\"\nregions = [\"eu\", \"asia\"]", "metrics.regions", "asia"),
         (CONTROL, "id = \"cp-1\"", "id = \"cp-1\"\ndefault_region = \"asia\"", "control_plane", "asia"),

@@ -87,7 +87,8 @@ impl Peer {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("it does not name {}", self.host)
             }
-            CertificateError::UnknownIssuer => match &self.ca_file {
+            // The latter where another authority has the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => match &self.ca_file {
                 Some(file) => format!("its authority is not in {}", file.display()),
                 None => "its authority is not one that this system trusts; name its file as ca_file".to_owned(),
             },
