@@ -126,9 +126,8 @@ async fn a_certificate_that_has_ended_and_a_stream_that_is_full() -> anyhow::Res
     let mut agent = Agent::new(world.folder.join("agent"));
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     agent.enroll(&text("dashboard"), &text("enrollment_key"))?;
-    agent.run()?;
-    agent.acknowledges(2).await?;
     world.fill_lane()?;
+    agent.run()?;
     relay.fails_with("lanes", &["agents are not acknowledged", "lane.eu.0", "is full"])?;
     agent.status_that("heartbeats wait", |status| status["spooled"].as_u64() >= Some(2)).await?;
     world.empty_lane()?;
