@@ -302,6 +302,29 @@ async fn everything_comes_back_with_the_server() {
     answering.await.expect("no panic");
 }
 
+/// However far it has grown by then.
+#[tokio::test]
+async fn a_stream_that_was_deleted_and_made_again_is_another_one() {
+    let Some(mut nats) = Nats::open(&["model.s-0", "model.s-1", "model.s-2"]) else { return };
+    let bus = nats.bus();
+    bus.append("model.s-0", "", Bytes::from_static(b"before")).await.expect("appends");
+    let before = bus.extent("model.s-0").await.expect("an extent");
+    assert!(nats.reopen().await);
+    assert_eq!(bus.extent("model.s-0").await, Ok(before), "a restart is none");
+
+    let config = nats.server.lock().expect("not poisoned").config("eu", "test");
+    let client = async_nats::connect(&config.servers[0]).await.expect("connects");
+    let deleted = client.request("$JS.API.STREAM.DELETE.model_s-0", Bytes::new()).await.expect("answers");
+    assert!(deleted.payload.windows(14).any(|text| text == b"\"success\":true"), "{deleted:?}");
+    migrate::ensure(&config, &["model.s-0".to_owned()], 1, 64 * MIB).await.expect("makes it");
+    for _ in 0..3 {
+        bus.append("model.s-0", "", Bytes::from_static(b"after")).await.expect("appends");
+    }
+    let after = bus.extent("model.s-0").await.expect("an extent");
+    assert!(after.last > before.last && after.identity != before.identity, "{before:?} {after:?}");
+    assert!(after.identity > 1_700_000_000_000_000_000, "a time in nanoseconds");
+}
+
 #[tokio::test]
 async fn an_unreachable_server_is_named() {
     let [port] = crate::nats_server::free_ports();
