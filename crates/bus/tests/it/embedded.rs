@@ -246,8 +246,8 @@ async fn a_stream_that_was_made_anew_is_another_one() {
         identities.push(bus.extent("s").await.expect("there").identity);
         drop(bus);
         match round {
-            1 => std::fs::remove_file(dir.path().join("s/identity")).expect("removes"),
-            2 => std::fs::remove_dir_all(dir.path().join("s")).expect("removes"),
+            1 => fs::remove_file(dir.path().join("s/identity")).expect("removes"),
+            2 => fs::remove_dir_all(dir.path().join("s")).expect("removes"),
             _ => {}
         }
     }

@@ -349,6 +349,25 @@ async fn migrating_twice_changes_nothing() {
     assert!(done.iter().all(|line| line.contains(": made")), "{done:?}");
     let done = migrate(&config, &streams).await.expect("again");
     assert!(done.iter().all(|line| line.ends_with("unchanged")), "{done:?}");
+    let bus = connect(&config).await;
+    for (lanes, fits) in [(1, false), (2, true), (4, false)] {
+        let other = Streams { lanes, ..streams.clone() };
+        if !fits {
+            let error = migrate(&config, &other).await.expect_err("another number of lanes");
+            assert!(matches!(&error, BusError::Invalid(text) if text.contains("has 2 lanes")), "{error}");
+        }
+        // As a role of each region asks.
+        for region in ["eu", "us"] {
+            match bus.check_streams(&other.names(region).expect("names")).await {
+                Ok(()) => assert!(fits),
+                Err(error) => {
+                    let is_clear =
+                        matches!(&error, BusError::Invalid(text) if text.contains(&format!("lanes = {lanes}")));
+                    assert!(is_clear && !fits, "{lanes}: {error}");
+                }
+            }
+        }
+    }
     let grown = Streams { max_stream_bytes: 2 * MIB, ..streams.clone() };
     let done = migrate(&config, &grown).await.expect("grows");
     assert!(done.iter().all(|line| line.contains(": updated")), "{done:?}");
