@@ -198,6 +198,13 @@ impl LaneCore {
         }
     }
 
+    /// The stream has started over: positions of what was received say nothing any more.
+    pub fn forget_positions(&mut self) {
+        for device in &mut self.devices {
+            device.received.forget_positions();
+        }
+    }
+
     /// A row of the device state.
     pub fn load_row(&mut self, id: DeviceId, row: DeviceRow) {
         let Some(at) = self.find_or_add(id) else { return };

@@ -6,7 +6,7 @@
 //! knows each heartbeat by its number, so that counts nothing twice.
 
 use crate::clock;
-use breeze_bus::{Bus, BusError, Entry, Position};
+use breeze_bus::{Bus, BusError, Entry, Extent, Position};
 use breeze_proto::{
     limits::MAX_LANE_BATCH_BYTES,
     shard::{LaneCount, LaneId},
@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Row of the lease's partition: the last position that the home has, u64 big endian.
 const CURSOR: &[u8] = b"cursor";
+/// Row beside it: which stream that position is of, u64 big endian.
+const STREAM: &[u8] = b"stream";
 /// Bytes of one read of the stream.
 const READ_BYTES: usize = 4 * 1024 * 1024;
 /// How long a read waits for something.
@@ -57,6 +59,8 @@ enum Stuck {
     State(#[from] StateError),
     #[error("the lease is somebody else's")]
     Lost,
+    #[error("the stream was deleted or lost, and made anew")]
+    Restarted,
     #[error(
         "entry {position} is for lane {number} of region {home:?}, which has more lanes than the {lanes} that are set \
          here: all regions must have as many lanes; it is kept, and all behind it"
@@ -127,10 +131,17 @@ impl Task {
     }
 
     async fn move_on(&self, lease: &mut Lease, stop: &CancellationToken, pause: &mut Duration) -> Result<(), Stuck> {
-        let mut cursor = self.cursor().await?;
-        let last = self.forward.bus.extent(&self.stream).await?.last;
-        if cursor > last {
-            tracing::warn!(stream = self.stream, cursor, last, "the stream begins anew; it must have been lost");
+        let mut cursor = self.number(CURSOR).await?;
+        let known = self.number(STREAM).await?;
+        let Extent { last, mut identity, .. } = self.forward.bus.extent(&self.stream).await?;
+        if cursor > last || (cursor > 0 && is_another(known, identity)) {
+            metrics::counter!("breeze_collector_streams_restarted_total").increment(1);
+            tracing::error!(
+                stream = self.stream,
+                cursor,
+                last,
+                "the stream is another one than was recorded: it was deleted or lost, and is read from its beginning"
+            );
             cursor = 0;
         }
         // Whoever recorded it may not have come to this.
@@ -153,9 +164,14 @@ impl Task {
                 *pause = FIRST_PAUSE;
                 continue;
             };
-            self.tell_lag(cursor, self.forward.bus.extent(&self.stream).await?.last.max(through));
+            let extent = self.forward.bus.extent(&self.stream).await?;
+            if is_another(identity, extent.identity) {
+                return Err(Stuck::Restarted);
+            }
+            identity = extent.identity;
+            self.tell_lag(cursor, extent.last.max(through));
             self.take_home(entries).await?;
-            self.record(lease, through).await?;
+            self.record(lease, through, identity).await?;
             cursor = through;
             if *pause > FIRST_PAUSE {
                 tracing::info!(stream = self.stream, "the home region takes what was stored for it");
@@ -187,17 +203,19 @@ impl Task {
             .set(last.saturating_sub(cursor) as f64);
     }
 
-    async fn cursor(&self) -> Result<Position, Stuck> {
-        let row = self.forward.state.get(LANES.into(), self.partition.as_bytes(), CURSOR).await?;
+    /// What a row of the partition says; 0 if there is none.
+    async fn number(&self, key: &[u8]) -> Result<u64, Stuck> {
+        let row = self.forward.state.get(LANES.into(), self.partition.as_bytes(), key).await?;
         let Some(row) = row else { return Ok(0) };
         let bytes: [u8; 8] = row.value.as_ref().try_into().map_err(|_| StateError::Corrupt("a cursor".to_owned()))?;
         Ok(u64::from_be_bytes(bytes))
     }
 
-    async fn record(&self, lease: &Lease, through: Position) -> Result<(), Stuck> {
+    async fn record(&self, lease: &Lease, through: Position, identity: u64) -> Result<(), Stuck> {
         let commit = Commit::new(LANES, self.partition.clone().into_bytes())
             .assert(lease.fence())
-            .put(CURSOR, Bytes::copy_from_slice(&through.to_be_bytes()));
+            .put(CURSOR, Bytes::copy_from_slice(&through.to_be_bytes()))
+            .put(STREAM, Bytes::copy_from_slice(&identity.to_be_bytes()));
         match self.forward.state.commit(commit).await? {
             CommitOutcome::Applied { .. } => Ok(()),
             CommitOutcome::Conflict { .. } => Err(Stuck::Lost),
@@ -273,6 +291,11 @@ impl Batch {
         self.last = next.last;
         true
     }
+}
+
+/// Of identities of which 0 is not known.
+const fn is_another(known: u64, found: u64) -> bool {
+    known != 0 && found != 0 && known != found
 }
 
 fn now_ms() -> u64 {

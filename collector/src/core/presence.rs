@@ -13,6 +13,8 @@ use smallvec::SmallVec;
 
 /// Connections of one device that are remembered as alive; the oldest is forgotten beyond.
 pub const MAX_SESSIONS: usize = 4;
+/// Ended connections of one device that are remembered.
+const MAX_ENDED: usize = 4;
 /// Installations that a device had before its present one.
 const MAX_FORMER: usize = 4;
 /// Returns to a former installation within [`CLONE_WINDOW_US`] that make a clone.
@@ -60,8 +62,9 @@ pub struct Connected {
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
     sessions: SmallVec<[Session; 1]>,
-    /// The newest that ended: late heartbeats of it are data and no sign of life.
-    ended: Option<SessionKey>,
+    /// Those that ended, the newest last: what comes late of them is data and no sign of life. Entries that
+    /// were stored in another region come after newer ones, so an end may come before its beginning.
+    ended: SmallVec<[SessionKey; 1]>,
     /// When the last connection ended; 0 while there is one.
     pub ended_us: u64,
     /// Nonce of the newest accepted primary connection.
@@ -76,6 +79,9 @@ impl Presence {
     #[must_use]
     pub fn judge(&self, session: &Session, now_us: u64) -> Verdict {
         let Some((nonce, counter)) = session.installation else { return Verdict::GoOn };
+        if session.is_standby && self.ended.contains(&session.key) {
+            return Verdict::Stale;
+        }
         if session.is_standby || self.sessions.iter().any(|held| held.key == session.key) {
             return Verdict::GoOn;
         }
@@ -84,7 +90,7 @@ impl Presence {
             .iter()
             .filter(|held| !held.is_standby)
             .any(|held| held.installation.is_some_and(|(held_nonce, held)| held_nonce == nonce && held >= counter));
-        if outranked {
+        if outranked || self.ended.contains(&session.key) {
             return Verdict::Stale;
         }
         if self.is_return(nonce) && self.recent_returns(now_us) + 1 >= CLONE_RETURNS {
@@ -148,15 +154,24 @@ impl Presence {
     pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64) -> bool {
         let before = self.sessions.len();
         self.sessions.retain(|held| held.key != key);
+        self.note_ended(key);
         if self.sessions.len() == before {
             return false;
         }
-        self.ended = Some(key);
         let last = self.sessions.is_empty();
         if last {
             self.ended_us = at_us.max(1);
         }
         last
+    }
+
+    /// A connection is over, whether its beginning was seen or not.
+    pub fn note_ended(&mut self, key: SessionKey) {
+        self.ended.retain(|ended| *ended != key);
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.remove(0);
+        }
+        self.ended.push(key);
     }
 
     /// Something came over a connection. Whether that shows that the device is there.
@@ -166,7 +181,7 @@ impl Presence {
         }
         // Only a connection that ended, or one that was replaced by a newer one at the same relay,
         // can be older than what is known.
-        let is_late = self.ended.is_some_and(|ended| ended.relay == key.relay && ended.epoch >= key.epoch)
+        let is_late = self.ended.iter().any(|ended| ended.relay == key.relay && ended.epoch >= key.epoch)
             || self.sessions.iter().any(|held| held.key.relay == key.relay && held.key.epoch > key.epoch);
         if is_late {
             return false;
@@ -196,7 +211,8 @@ impl Presence {
             ..key(held.key)
         };
         device.sessions = self.sessions.iter().map(session).collect();
-        device.ended = self.ended.map(key);
+        device.ended = self.ended.last().copied().map(key);
+        device.ends = self.ended.iter().copied().map(key).collect();
         device.ended_us = self.ended_us;
         device.installation = self.installation.map_or_else(Bytes::new, |nonce| Bytes::copy_from_slice(&nonce));
         device.former = self.former.iter().map(|nonce| Bytes::copy_from_slice(nonce)).collect();
@@ -216,7 +232,11 @@ impl Presence {
         };
         Self {
             sessions: device.sessions.iter().take(MAX_SESSIONS).map(session).collect(),
-            ended: device.ended.as_ref().map(key),
+            ended: match device.ends.as_slice() {
+                // Of an earlier version.
+                [] => device.ended.iter().map(key).collect(),
+                ends => ends.iter().rev().take(MAX_ENDED).rev().map(key).collect(),
+            },
             ended_us: device.ended_us,
             installation: nonce(&device.installation),
             former: device.former.iter().take(MAX_FORMER).filter_map(nonce).collect(),
@@ -283,6 +303,26 @@ mod tests {
         assert!(!presence.handle_sign_of_life(key(0, 5)));
         assert!(presence.handle_sign_of_life(key(0, 7)), "a connection whose beginning was not seen");
         assert_eq!(presence.deadline_us(100, 0, 50), 150);
+    }
+
+    #[test]
+    fn a_beginning_that_comes_after_its_end_is_no_presence() {
+        let mut presence = Presence::default();
+        for epoch in [5, 6] {
+            assert!(!presence.handle_disconnected(key(0, epoch), 10), "nobody knew it");
+        }
+        for epoch in [5, 6] {
+            let late = session(0, epoch, A, epoch);
+            assert_eq!(presence.handle_connected(late, 10).verdict, Verdict::Stale, "{epoch}");
+            assert!(!presence.handle_sign_of_life(key(0, epoch)));
+        }
+        let mut device = v1::LaneDevice::default();
+        presence.export(&mut device);
+        let mut presence = Presence::import(&device);
+        let standby = Session { is_standby: true, ..session(0, 5, A, 5) };
+        assert_eq!(presence.handle_connected(standby, 10).verdict, Verdict::Stale, "and not after a hand-over");
+        assert_eq!(presence.primary(), None);
+        assert_eq!(presence.handle_connected(session(0, 7, A, 7), 20).verdict, Verdict::GoOn, "the next one is there");
     }
 
     #[test]

@@ -81,6 +81,13 @@ impl Received {
         held.is_some_and(|held| held.intervals.iter().any(|interval| (interval.first..=interval.last).contains(&seq)))
     }
 
+    /// Positions begin again: whatever grows from now on grew later.
+    pub fn forget_positions(&mut self) {
+        for sequence in &mut self.sequences {
+            sequence.touched = 0;
+        }
+    }
+
     fn make_room(&mut self) -> bool {
         if self.sequences.len() < MAX_SEQUENCES {
             return false;

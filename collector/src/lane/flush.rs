@@ -68,7 +68,7 @@ impl Owner<'_> {
     /// `all`: also rows that would wait for a later flush, and to the end.
     pub(super) async fn flush(&mut self, all: bool) -> Result<(), Halt> {
         let gathered_us = std::mem::replace(&mut self.flushed_us, now_us());
-        match self.with_core(LaneCore::take_pending) {
+        match self.take_batch().await? {
             Some(pending) => self.begin(pending, gathered_us).await?,
             None if all => {}
             None => {
@@ -83,6 +83,16 @@ impl Owner<'_> {
             self.merge(vec![], Which::All).await?;
         }
         Ok(())
+    }
+
+    /// What was gathered, once it is certain that it came from the stream whose positions it has: a
+    /// recorded batch must be there to be read again. While the bus does not tell, it waits.
+    async fn take_batch(&mut self) -> Result<Option<Pending>, Halt> {
+        let is_empty = self.with_core(|core| core.pending().first == 0);
+        if is_empty || !(self.is_verified || self.check_stream().await?) {
+            return Ok(None);
+        }
+        Ok(self.with_core(LaneCore::take_pending))
     }
 
     /// Leaves nothing behind: flushes, records that it was applied, gives the lane back. What cannot be
@@ -105,6 +115,19 @@ impl Owner<'_> {
         }
     }
 
+    /// As far as it goes, records what was received with the batch that was cut last: whoever reads a stream
+    /// that was made anew does not read that batch again.
+    pub(super) async fn settle(&mut self) {
+        let finish = async {
+            self.finish(Which::Due).await?;
+            self.record_applied().await
+        };
+        let finished = tokio::time::timeout(STOP_WAIT, Box::pin(finish)).await;
+        if !matches!(finished, Ok(Ok(()))) {
+            tracing::warn!(lane = %self.deps.shared.lane, ?finished, "what the last batch received is not recorded");
+        }
+    }
+
     /// Records a batch and begins to insert it. `gathered_us`: since when it was gathered.
     async fn begin(&mut self, pending: Pending, gathered_us: u64) -> Result<(), Halt> {
         let mut days: Vec<u32> = pending.days.iter().map(|rows| rows.day).collect();
@@ -116,6 +139,7 @@ impl Owner<'_> {
             days,
             encoder_version: ENCODER_VERSION,
             applied_through: self.boundary.last,
+            stream_identity: self.identity,
         };
         // As of this batch, before the core goes on.
         let carry = self.prepare_carry(pending.last);
@@ -289,7 +313,9 @@ impl Owner<'_> {
                 before = before.min(hold.position + 1);
             }
         }
-        if !self.deps.shared.is_owned() {
+        // Of another stream with this name these would be entries that nobody has read. If it is one, the
+        // next look tells.
+        if !self.deps.shared.is_owned() || !matches!(self.check_stream().await, Ok(true)) {
             return;
         }
         if let Err(error) = self.deps.bus.trim(&self.stream, before).await {
@@ -355,8 +381,10 @@ impl Owner<'_> {
     /// flush: it has them too, but may die before it stores them. Whether it came to that within `time`; the
     /// lane is worked on otherwise.
     pub(super) async fn finish_for_successor(&mut self, time: Duration) -> Result<bool, Halt> {
-        if let Some(pending) = self.with_core(LaneCore::take_pending) {
+        if let Some(pending) = self.take_batch().await? {
             self.begin(pending, now_us()).await?;
+        } else if self.with_core(|core| core.pending().first != 0) {
+            return Ok(false);
         }
         let until = tokio::time::Instant::now() + time;
         while self.inserting.is_some() {

@@ -16,7 +16,7 @@ use crate::{
     core::{Drive, Effects, LaneCore, Push},
 };
 use anyhow::anyhow;
-use breeze_bus::{BusError, Entry};
+use breeze_bus::{BusError, Entry, Extent};
 use breeze_proto::{subject, v1::LaneBoundary};
 use breeze_store::{
     model::lane::{BoundaryAt, LaneRecord, ReceivedWrite},
@@ -66,6 +66,12 @@ pub(super) struct Owner<'a> {
     pub(super) asked: mpsc::Receiver<Ask>,
     pub(super) giving: Option<Giving>,
     pub(super) trim_hold: Option<TrimHold>,
+    /// Of the stream that is read; 0: not known yet.
+    pub(super) identity: u64,
+    /// Nothing was read since it was last seen to be that one.
+    pub(super) is_verified: bool,
+    /// It was found to be another one.
+    is_another: bool,
     ticked_us: u64,
     /// Looks at the lane since it was found to end before what was read.
     ends_early: u32,
@@ -101,7 +107,7 @@ pub(super) struct Start {
 
 impl<'a> Owner<'a> {
     pub(super) fn new(deps: &'a LaneDeps, start: Start, asked: mpsc::Receiver<Ask>) -> Self {
-        let handled = start.boundary.last;
+        let (handled, identity) = (start.boundary.last, start.boundary.stream_identity);
         Self {
             deps,
             stream: subject::lane_stream(&deps.config.region, deps.shared.lane),
@@ -121,6 +127,9 @@ impl<'a> Owner<'a> {
             asked,
             giving: None,
             trim_hold: None,
+            identity,
+            is_verified: false,
+            is_another: false,
             ticked_us: 0,
             ends_early: 0,
             leaving_since: None,
@@ -135,7 +144,12 @@ impl<'a> Owner<'a> {
                 self.stop().await;
                 Halt::Stopped
             }
-            Err(halt) => halt,
+            Err(halt) => {
+                if self.is_another {
+                    self.settle().await;
+                }
+                halt
+            }
         }
     }
 
@@ -223,6 +237,10 @@ impl<'a> Owner<'a> {
             let is_full = self.with_core(|core| core.pending().is_full());
             if is_full && self.inserting.is_none() {
                 self.flush(false).await?;
+                if self.with_core(|core| core.pending().is_full()) {
+                    // Read again when the bus tells which stream it is.
+                    return Ok(());
+                }
             } else if is_full && self.inserting.as_ref().is_some_and(|held| held.since.elapsed() < AHEAD_AFTER) {
                 // Read again in a moment.
                 return Ok(());
@@ -252,6 +270,7 @@ impl<'a> Owner<'a> {
     async fn handle(&mut self, entry: Entry, drive: Drive) {
         let mut effects = Effects::default();
         let size = entry.payload.len() as u64;
+        self.is_verified = false;
         self.with_core(|core| core.handle_entry(entry.position, entry.payload, drive, &mut effects));
         if drive != Drive::Ahead {
             self.handled = entry.position;
@@ -294,6 +313,7 @@ impl<'a> Owner<'a> {
                 return Ok(());
             }
         };
+        self.check_identity(extent)?;
         self.ends_early = if extent.last < self.seen { self.ends_early + 1 } else { 0 };
         if self.ends_early >= RESTART_LOOKS {
             return Err(anyhow!("the stream ends before what was read: it was lost and has started over").into());
@@ -308,6 +328,27 @@ impl<'a> Owner<'a> {
         status.lag = lag;
         status.unstored = unstored;
         status.trouble.clear();
+        Ok(())
+    }
+
+    /// Whether everything that was read so far came from the stream whose positions are recorded; `false`
+    /// when the bus does not tell.
+    pub(super) async fn check_stream(&mut self) -> Result<bool, Halt> {
+        match self.deps.bus.extent(&self.stream).await {
+            Ok(extent) => self.check_identity(extent).map(|()| true),
+            Err(error) => self.check_read(Err(error)).await.map(|_| false),
+        }
+    }
+
+    /// An identity never comes back, so what was read before it was asked for is of the same stream.
+    fn check_identity(&mut self, extent: Extent) -> Result<(), Halt> {
+        if self.identity == 0 {
+            self.identity = extent.identity;
+        } else if extent.identity != 0 && extent.identity != self.identity {
+            self.is_another = true;
+            return Err(anyhow!("the stream was deleted or lost, and made anew").into());
+        }
+        self.is_verified = true;
         Ok(())
     }
 

@@ -262,19 +262,24 @@ impl Owner<'_> {
         self.with_core(|core| (0..SHARDS).filter_map(Shard::new).filter(|shard| core.has_received(*shard)).collect())
     }
 
-    /// A stream that ends before what was recorded is another one (its disk was lost): what was
-    /// received stays, positions begin again, and tokens get another name.
+    /// A stream that was made anew, or ends before what was recorded, is another one (it was deleted, or its
+    /// disk lost): what was received stays, positions begin again, and tokens get another name.
     async fn follow_stream(&mut self) -> Result<(), Halt> {
         let extent = self.deps.bus.extent(&self.stream).await.context("measuring the lane")?;
-        if extent.last >= self.boundary.last {
+        let (known, found) = (self.boundary.stream_identity, extent.identity);
+        self.identity = found;
+        let is_another = known != 0 && found != 0 && known != found;
+        if self.boundary.last == 0 || (!is_another && extent.last >= self.boundary.last) {
             return Ok(());
         }
+        metrics::counter!("breeze_collector_streams_restarted_total").increment(1);
         tracing::error!(
             stream = self.stream,
             recorded = self.boundary.last,
             found = extent.last,
-            "the stream ends before what was recorded: it was lost and has started over"
+            "the stream is another one than was recorded: it was deleted or lost, and is read from its beginning"
         );
+        self.with_core(LaneCore::forget_positions);
         let shards: Vec<_> = std::mem::take(&mut self.snapshots.dirty).into_iter().collect();
         for shards in shards.chunks(SHARDS_PER_COMMIT) {
             let rows = shards.iter().map(|shard| (*shard, self.with_core(|core| core.encode_shard(*shard, 0))));
@@ -282,7 +287,11 @@ impl Owner<'_> {
             let boundary = self.boundary.clone();
             self.record_or_lose(&boundary, &write).await?;
         }
-        let boundary = LaneBoundary { generation: self.boundary.generation + 1, ..LaneBoundary::default() };
+        let boundary = LaneBoundary {
+            generation: self.boundary.generation + 1,
+            stream_identity: found,
+            ..LaneBoundary::default()
+        };
         let forget = self.snapshots.take_deltas();
         self.record_or_lose(&boundary, &ReceivedWrite { forget, ..ReceivedWrite::default() }).await?;
         self.boundary = boundary;
@@ -314,6 +323,9 @@ impl Owner<'_> {
             .into());
         }
         let lost = self.read_again(first, last).await?;
+        if !self.check_stream().await? {
+            return Err(anyhow::anyhow!("the bus does not say which stream a recorded batch was read from").into());
+        }
         if lost > 0 {
             metrics::counter!("breeze_collector_entries_lost_total").increment(lost);
             tracing::error!(

@@ -371,6 +371,42 @@ async fn a_stream_that_was_lost_starts_over_under_another_token() {
     successor.stop().await;
 }
 
+/// It has more entries than had been read of the one before.
+#[tokio::test]
+async fn a_stream_that_was_made_anew_and_has_outgrown_the_record_is_read_from_its_beginning() {
+    let world = World::default();
+    let now = now_us();
+    let send = async |seqs: std::ops::RangeInclusive<u64>| {
+        for seq in seqs {
+            world.append(vec![heartbeat(device(1), seq, now + seq * 1000)]).await;
+        }
+    };
+    let stored = async |count: usize| {
+        until("all to be stored", || async { (world.metrics.rows().len() == count).then_some(()) }).await;
+        assert!(world.metrics.rows().values().all(|count| *count == 1), "once each");
+    };
+    let collector = world.start(config()).await;
+    send(1..=5).await;
+    stored(5).await;
+    collector.stop().await;
+
+    // While nobody looks. Two of them were received before.
+    world.bus.lose_stream(&stream());
+    send(4..=12).await;
+    let successor = world.start(config()).await;
+    stored(12).await;
+    assert!(world.metrics.tokens().iter().any(|token| token.stream == format!("{}~1", stream()) && token.first == 1));
+
+    // Under the owner's eyes, but between two looks.
+    world.bus.lose_stream(&stream());
+    send(12..=40).await;
+    stored(40).await;
+    assert!(world.metrics.tokens().iter().any(|token| token.stream == format!("{}~2", stream()) && token.first == 1));
+    send(41..=50).await;
+    stored(50).await;
+    successor.stop().await;
+}
+
 #[tokio::test]
 async fn another_number_of_lanes_is_refused_and_named() {
     let world = World::default();

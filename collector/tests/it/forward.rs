@@ -102,6 +102,34 @@ async fn an_entry_for_a_lane_that_is_not_known_here_is_kept_with_all_behind_it()
     running.stop().await;
 }
 
+/// It has more entries than had been moved of the one before.
+#[tokio::test]
+async fn a_stream_that_was_made_anew_and_has_outgrown_the_cursor_is_moved_from_its_beginning() {
+    let world = World::default();
+    let now = now_us();
+    let send = async |seqs: std::ops::RangeInclusive<u64>| {
+        for seq in seqs {
+            store(&world, &foreign(), &[0, 0], "local-1", vec![heartbeat(device(1), seq, now + seq)]).await;
+        }
+    };
+    let at_home = world.start(home()).await;
+    let running = world.start(forwarder("collector-1")).await;
+    send(1..=3).await;
+    until_home(&world, 3).await;
+    running.stop().await;
+
+    world.bus.lose_stream(&foreign());
+    send(4..=10).await;
+    let running = world.start(forwarder("collector-1")).await;
+    until_home(&world, 10).await;
+
+    world.bus.lose_stream(&foreign());
+    send(11..=30).await;
+    until_home(&world, 30).await;
+    running.stop().await;
+    at_home.stop().await;
+}
+
 #[tokio::test]
 async fn batches_of_a_relay_travel_together() {
     let world = World::default();

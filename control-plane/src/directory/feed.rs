@@ -6,7 +6,7 @@
 //! digest that was missed, leads to a new scan or a full digest.
 
 use super::{Change, ConfigRecord, Directory};
-use breeze_bus::{Bus, BusError, Received, Subscription};
+use breeze_bus::{Bus, BusError, Extent, Received, Subscription};
 use breeze_proto::{
     id::DeviceId,
     subject::{self, DIRECTORY_STREAM},
@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of the stream that are read at a time.
@@ -49,6 +49,8 @@ const FULL_TIMEOUT: Duration = Duration::from_secs(5);
 const NAMES_INTERVAL: Duration = Duration::from_secs(5);
 /// Of more names than this, all are read after as many intervals as it takes to stay at this rate.
 const NAMES_PER_INTERVAL: usize = 100;
+/// How often it is looked whether the stream is still the one that is followed.
+const STREAM_INTERVAL: Duration = Duration::from_secs(2);
 /// Regions that are listened to.
 const MAX_REGIONS: usize = 256;
 /// Collectors whose digests are followed.
@@ -93,8 +95,8 @@ impl Feed {
 
     async fn records(&self) -> anyhow::Result<()> {
         loop {
-            let next = match self.rebuild().await {
-                Ok(next) => next,
+            let cursor = match self.rebuild().await {
+                Ok(cursor) => cursor,
                 Err(error) => {
                     tracing::warn!(%error, "directory cannot be built from the store; trying again");
                     tokio::time::sleep(RETRY).await;
@@ -104,20 +106,21 @@ impl Feed {
             self.directory.set_ready();
             let size = self.directory.size();
             tracing::info!(devices = size.devices, bytes = size.bytes, "directory built");
-            self.tail(next).await;
-            tracing::warn!("the directory stream was trimmed beyond what was read; building again");
+            let why = self.tail(cursor).await;
+            metrics::counter!("breeze_directory_rebuilds_total").increment(1);
+            tracing::warn!(why, "the directory stream cannot be followed; building again");
         }
     }
 
-    /// Reads everything; the stream position to go on from.
-    async fn rebuild(&self) -> anyhow::Result<u64> {
-        let next = self.bus.extent(DIRECTORY_STREAM).await?.last + 1;
+    /// Reads everything; where in the stream to go on.
+    async fn rebuild(&self) -> anyhow::Result<Cursor> {
+        let extent = self.bus.extent(DIRECTORY_STREAM).await?;
         for bucket in 0..BUCKETS {
             self.scan(Table::Commit(DEVICES), bucket).await?;
             self.scan(Table::Merge(DEVICE_STATE), bucket).await?;
         }
         self.name(true).await?;
-        Ok(next)
+        Ok(Cursor { next: extent.last + 1, identity: extent.identity, looked: Instant::now() })
     }
 
     async fn scan(&self, table: Table, bucket: u16) -> Result<(), StateError> {
@@ -138,11 +141,11 @@ impl Feed {
         }
     }
 
-    /// Follows the stream until it has been trimmed beyond `next`.
-    async fn tail(&self, mut next: u64) {
+    /// Follows the stream until there is something that was not read; returns why.
+    async fn tail(&self, mut cursor: Cursor) -> &'static str {
         let mut trimmed = 0;
         loop {
-            let entries = match self.bus.read(DIRECTORY_STREAM, next, READ_BYTES, READ_WAIT).await {
+            let entries = match self.bus.read(DIRECTORY_STREAM, cursor.next, READ_BYTES, READ_WAIT).await {
                 Ok(entries) => entries,
                 Err(error) => {
                     tracing::warn!(%error, "directory stream cannot be read; trying again");
@@ -152,14 +155,24 @@ impl Feed {
             };
             let mut batch = Batch::default();
             for entry in entries {
-                if entry.position > next {
-                    return;
+                if entry.position > cursor.next {
+                    return "it was trimmed beyond what was read";
                 }
-                next = entry.position + 1;
+                cursor.next = entry.position + 1;
                 batch.take_entry(&entry.payload);
             }
             batch.apply(&self.directory);
-            self.trim(next, &mut trimmed).await;
+            if cursor.looked.elapsed() >= STREAM_INTERVAL {
+                match self.bus.extent(DIRECTORY_STREAM).await {
+                    Ok(extent) if !cursor.is_in(extent) => return "it was deleted or lost, and made anew",
+                    Ok(extent) => {
+                        cursor.identity = extent.identity;
+                        cursor.looked = Instant::now();
+                        self.trim(cursor.next, &mut trimmed).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "the directory stream does not say which it is"),
+                }
+            }
             if let Err(error) = self.name(true).await {
                 tracing::warn!(%error, "names of organizations or sites cannot be read");
             }
@@ -167,7 +180,7 @@ impl Feed {
         }
     }
 
-    /// Lets go of what is far behind: the store has it.
+    /// Lets go of what is far behind: the store has it. Only right after a look at which stream it is.
     async fn trim(&self, next: u64, trimmed: &mut u64) {
         let Some(before) = trim_before(next, *trimmed) else { return };
         match self.bus.trim(DIRECTORY_STREAM, before).await {
@@ -292,6 +305,24 @@ const fn trim_before(next: u64, trimmed: u64) -> Option<u64> {
     if before > 1 && before >= trimmed + KEEP_ENTRIES / 100 { Some(before) } else { None }
 }
 
+/// How far the stream was followed, and which stream that was.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    next: u64,
+    /// 0: not known.
+    identity: u64,
+    /// When that was last so.
+    looked: Instant,
+}
+
+impl Cursor {
+    /// Whether it is a place in that stream.
+    const fn is_in(self, stream: Extent) -> bool {
+        let is_another = self.identity != 0 && stream.identity != 0 && self.identity != stream.identity;
+        !is_another && self.next <= stream.last + 1
+    }
+}
+
 /// How far the digests of each collector were followed.
 #[derive(Debug, Default)]
 struct Regions {
@@ -394,6 +425,24 @@ fn malformed(device: DeviceId, error: &dyn std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_was_made_anew_is_noticed_however_long_it_is() {
+        let stream = |identity, last| Extent { first: 1, last, bytes: 0, identity };
+        let cursor = Cursor { next: 6, identity: 7, looked: Instant::now() };
+        for (stream, is_in) in [
+            (stream(7, 5), true),
+            (stream(7, 100), true),
+            (stream(8, 5), false),
+            (stream(8, 100), false),
+            (stream(7, 4), false),
+            (stream(0, 5), true),
+            (stream(0, 0), false),
+        ] {
+            assert_eq!(cursor.is_in(stream), is_in, "{stream:?}");
+        }
+        assert!(Cursor { identity: 0, ..cursor }.is_in(stream(8, 5)), "not known before");
+    }
 
     #[test]
     fn whatever_the_reads_sizes_the_stream_stays_short() {

@@ -43,11 +43,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     entries: Vec<Bytes>,
     first: Position,
+    /// Since its first entry.
+    identity: Option<u64>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { entries: vec![], first: 1 }
+        Self { entries: vec![], first: 1, identity: None }
     }
 }
 
@@ -102,7 +104,7 @@ async fn run_steps<B: Backend>(mut backend: B, steps: Vec<Step>) {
             }
         }
         let bus = backend.bus();
-        for (stream, model) in &models {
+        for (stream, model) in &mut models {
             check_extent(bus.extent(&name(*stream)).await.expect("an extent"), model);
         }
     }
@@ -150,10 +152,14 @@ async fn check_read(bus: &Arc<dyn Bus>, stream: &str, model: &Model, from: Posit
     assert!(entries.len() <= 1 || bytes <= max_bytes, "{bytes} bytes were read, {max_bytes} asked for");
 }
 
-fn check_extent(extent: Extent, model: &Model) {
+fn check_extent(extent: Extent, model: &mut Model) {
     assert_eq!((extent.first, extent.last), (model.first, model.last()));
     let bytes: usize = model.entries.iter().skip(model.first as usize - 1).map(Bytes::len).sum();
     assert!(extent.bytes >= bytes as u64, "{extent:?} cannot hold {bytes} bytes");
+    if extent.last > 0 {
+        let identity = *model.identity.get_or_insert(extent.identity);
+        assert!(identity != 0 && extent.identity == identity, "{extent:?} is the stream {identity}");
+    }
 }
 
 /// A crash, and so also a restart, may undo a trim; never more.

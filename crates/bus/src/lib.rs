@@ -103,6 +103,10 @@ pub struct Extent {
     pub last: Position,
     /// What counts against the stream's limit: also trimmed entries that still take room.
     pub bytes: u64,
+    /// Which stream of this name it is: another one when it was deleted, or lost with its disk, and made
+    /// anew, so that its positions are those of other entries. Never another for the same stream; 0 when
+    /// the backend does not know, as of one that nobody has written to.
+    pub identity: u64,
 }
 
 /// A broadcast as received.

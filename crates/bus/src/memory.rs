@@ -33,11 +33,12 @@ struct Stream {
     first: Position,
     entries: VecDeque<Bytes>,
     bytes: u64,
+    identity: u64,
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { first: 1, entries: VecDeque::new(), bytes: 0 }
+        Self { first: 1, entries: VecDeque::new(), bytes: 0, identity: rand::random_range(1..=u64::MAX) }
     }
 }
 
@@ -73,6 +74,11 @@ impl MemoryBus {
     /// While set, streams answer [`BusError::Unavailable`] and an append does not happen.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// Deletes a stream with all its entries; the next append makes it anew.
+    pub fn lose_stream(&self, stream: &str) {
+        self.streams.lock().remove(stream);
     }
 
     /// Ends every subscription and service.
@@ -161,8 +167,10 @@ impl Bus for MemoryBus {
     async fn extent(&self, stream: &str) -> Result<Extent, BusError> {
         self.check(stream)?;
         let streams = self.streams.lock();
-        let empty = Extent { first: 1, last: 0, bytes: 0 };
-        Ok(streams.get(stream).map_or(empty, |held| Extent { first: held.first, last: held.last(), bytes: held.bytes }))
+        let empty = Extent { first: 1, last: 0, bytes: 0, identity: 0 };
+        let extent =
+            |held: &Stream| Extent { first: held.first, last: held.last(), bytes: held.bytes, identity: held.identity };
+        Ok(streams.get(stream).map_or(empty, extent))
     }
 
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {

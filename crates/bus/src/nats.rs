@@ -127,16 +127,18 @@ impl NatsBus {
         Ok(cluster.replicas.into_iter().map(replica).collect())
     }
 
-    /// Checks that streams exist and are of a version that this program knows.
+    /// Checks that streams exist, are of a version that this program knows, and that their region has as many
+    /// lanes as there are among them.
     ///
     /// # Errors
+    /// [`BusError::Invalid`] for another number of lanes,
     /// [`BusError::Unavailable`] for one that is missing or cannot be asked for, [`BusError::Corrupt`]
     /// for one of a later version; both name the stream and its domain.
     pub async fn check_streams(&self, streams: &[String]) -> Result<(), BusError> {
         for stream in streams {
             name::check(stream)?;
             let place = Place::of(stream, self.streams.domain())?;
-            migrate::check_version(&place, &self.streams.info(&place).await?)?;
+            migrate::check(&place, &self.streams.info(&place).await?, migrate::lanes_of(stream, streams))?;
         }
         Ok(())
     }

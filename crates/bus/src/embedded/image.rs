@@ -6,7 +6,7 @@
 use super::{
     EmbeddedBus,
     record::SEGMENT_HEADER_BYTES,
-    recover::{TRIM_FILE, encode_trim},
+    recover::{IDENTITY_FILE, TRIM_FILE, encode_number},
     stream::Segment,
 };
 use std::{
@@ -25,6 +25,7 @@ pub struct BusImage {
 struct StreamImage {
     name: String,
     trim: [u8; 12],
+    identity: [u8; 12],
     /// Segments and the ends of what is durable in them, in bytes.
     segments: Vec<(Arc<Segment>, u64)>,
 }
@@ -41,8 +42,9 @@ impl EmbeddedBus {
                 // A stream that nothing was appended to has no folder.
                 let segments: Vec<_> =
                     state.segments.iter().map(|segment| (Arc::clone(segment), segment.end())).collect();
-                let trim = encode_trim(state.first);
-                (!segments.is_empty()).then(|| StreamImage { name: stream.name.clone(), trim, segments })
+                let trim = encode_number(state.first);
+                let identity = encode_number(state.identity);
+                (!segments.is_empty()).then(|| StreamImage { name: stream.name.clone(), trim, identity, segments })
             })
             .collect();
         images.sort_by(|a, b| a.name.cmp(&b.name));
@@ -63,8 +65,9 @@ impl BusImage {
                 let mut content = Content { segment, at: 0, end };
                 file(&format!("{}/{name}", stream.name), end, &mut content)?;
             }
-            let path = format!("{}/{TRIM_FILE}", stream.name);
-            file(&path, stream.trim.len() as u64, &mut stream.trim.as_slice())?;
+            for (name, content) in [(TRIM_FILE, &stream.trim), (IDENTITY_FILE, &stream.identity)] {
+                file(&format!("{}/{name}", stream.name), content.len() as u64, &mut content.as_slice())?;
+            }
         }
         Ok(())
     }

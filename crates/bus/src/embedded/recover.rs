@@ -9,13 +9,15 @@ use crate::{BusError, Position};
 use parking_lot::Mutex;
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
 
 /// Where a stream's trim point is kept, in its folder.
 pub(super) const TRIM_FILE: &str = "trim";
+/// Which stream of its name it is, in its folder.
+pub(super) const IDENTITY_FILE: &str = "identity";
 const SEGMENT_SUFFIX: &str = ".seg";
 
 pub(super) fn segment_path(folder: &Path, first: Position) -> PathBuf {
@@ -55,8 +57,14 @@ fn open_stream(name: &str, folder: &Path, tail_limit_bytes: usize) -> Result<Str
         state.bytes += segment.end();
         state.segments.push_back(Arc::new(segment));
     }
-    let trimmed = read_trim(&folder.join(TRIM_FILE)).unwrap_or(0);
+    // A torn trim point only forgets a trim.
+    let trimmed = read_number(&folder.join(TRIM_FILE)).unwrap_or(0);
     state.first = state.first.max(trimmed.min(state.last + 1));
+    state.identity = match read_number(&folder.join(IDENTITY_FILE)) {
+        Some(identity) => identity,
+        // Of an earlier version, or a crash came before its first entry.
+        None => make_identity(folder).map_err(|error| io_error(folder, &error))?,
+    };
     drop(state);
     Ok(stream)
 }
@@ -116,23 +124,34 @@ fn cut(file: &File, end: u64) -> io::Result<()> {
     file.sync_data()
 }
 
-/// The trim point; `None` if there is none or it was torn, which only forgets a trim.
-fn read_trim(path: &Path) -> Option<Position> {
-    decode_trim(&fs::read(path).ok()?)
+/// Gives the stream of this folder an identity, durable when this returns.
+pub(super) fn make_identity(folder: &Path) -> io::Result<u64> {
+    let identity = rand::random_range(1..=u64::MAX);
+    let mut file = File::create(folder.join(IDENTITY_FILE))?;
+    file.write_all(&encode_number(identity))?;
+    file.sync_data()?;
+    super::writer::sync_dir(folder)?;
+    Ok(identity)
 }
 
-pub(super) fn encode_trim(position: Position) -> [u8; 12] {
+/// What [`encode_number`] wrote; `None` if there is no file or it was torn.
+fn read_number(path: &Path) -> Option<u64> {
+    decode_number(&fs::read(path).ok()?)
+}
+
+/// Content of a file that holds one number.
+pub(super) fn encode_number(number: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
-    bytes[..8].copy_from_slice(&position.to_le_bytes());
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..8]);
     bytes[8..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn decode_trim(bytes: &[u8]) -> Option<Position> {
+fn decode_number(bytes: &[u8]) -> Option<u64> {
     let bytes: &[u8; 12] = bytes.try_into().ok()?;
-    let (position, crc) = bytes.split_first_chunk::<8>()?;
-    (crc32c::crc32c(position).to_le_bytes() == crc).then(|| u64::from_le_bytes(*position))
+    let (number, crc) = bytes.split_first_chunk::<8>()?;
+    (crc32c::crc32c(number).to_le_bytes() == crc).then(|| u64::from_le_bytes(*number))
 }
 
 fn missing(folder: &Path, from: Position, to: Position) -> BusError {

@@ -128,6 +128,8 @@ pub(super) struct StreamState {
     pub(super) first: Position,
     /// Of all segments together.
     pub(super) bytes: u64,
+    /// Which stream of this name it is; 0 while it has no folder.
+    pub(super) identity: u64,
     /// Why nothing can be appended any more.
     pub(super) failed: Option<String>,
     tail: VecDeque<Entry>,
@@ -147,6 +149,7 @@ impl Stream {
             last: 0,
             first: 1,
             bytes: 0,
+            identity: 0,
             failed: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -156,7 +159,7 @@ impl Stream {
 
     pub(super) fn extent(&self) -> Extent {
         let state = self.state.lock();
-        Extent { first: state.first, last: state.last, bytes: state.bytes }
+        Extent { first: state.first, last: state.last, bytes: state.bytes, identity: state.identity }
     }
 
     /// Makes durable entries visible.

@@ -4,7 +4,7 @@
 use super::{
     EmbeddedBusConfig,
     record::{self, Index, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES},
-    recover::{TRIM_FILE, encode_trim, io_error, segment_path},
+    recover::{TRIM_FILE, encode_number, io_error, make_identity, segment_path},
     stream::{Segment, Stream},
 };
 use crate::{BusError, Entry, Position};
@@ -224,6 +224,11 @@ impl Open {
         let folder = dir.join(&stream.name);
         if !folder.is_dir() {
             fs::create_dir(&folder).map_err(|error| refused(&stream.name, &folder, &error))?;
+        }
+        let identity = stream.state.lock().identity;
+        if identity == 0 {
+            let made = make_identity(&folder).map_err(|error| refused(&stream.name, &folder, &error))?;
+            stream.state.lock().identity = made;
             sync_dir(dir).map_err(|error| io_error(dir, &error))?;
         }
         let (active, next) = {
@@ -379,7 +384,7 @@ impl Open {
         }
         if let Some(file) = &self.trim_file {
             // Not synced: what a power loss may forget is a trim, and its reader has a cursor.
-            file.write_all_at(&encode_trim(first), 0).map_err(|error| io_error(&path, &error))?;
+            file.write_all_at(&encode_number(first), 0).map_err(|error| io_error(&path, &error))?;
         }
         loop {
             let mut state = self.stream.state.lock();

@@ -15,6 +15,8 @@ use std::{collections::HashMap, time::Duration};
 /// Version of what this module sets, kept in each stream's metadata.
 pub const VERSION: u32 = 1;
 const VERSION_KEY: &str = "breeze.version";
+/// Beside it: how many lanes the stream's region has; of a foreign stream, its home.
+const LANES_KEY: &str = "breeze.lanes";
 /// How long a repeated id is recognised. The trait promises nothing beyond it.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -83,7 +85,7 @@ pub async fn ensure(
     for stream in streams {
         name::check(stream)?;
         let place = Place::of(stream, &config.domain)?;
-        let wanted = wanted(&place, replicas, max_bytes);
+        let wanted = wanted(&place, replicas, max_bytes, lanes_of(stream, streams));
         let step = match info(&connection, &place).await? {
             None => Some(("STREAM.CREATE", wanted)),
             Some(held) => updated(&place, held, wanted)?.map(|config| ("STREAM.UPDATE", config)),
@@ -117,7 +119,38 @@ async fn info(connection: &Connection, place: &Place) -> Result<Option<StreamCon
     }
 }
 
-fn wanted(place: &Place, replicas: u32, max_bytes: u64) -> StreamConfig {
+/// How many lanes the region of `stream` has if `streams` are all of its; as many as the others' for the home of
+/// a foreign stream that is not among them. `None` for a stream that rides on no lane.
+pub(crate) fn lanes_of(stream: &str, streams: &[String]) -> Option<usize> {
+    let lanes = |region: &str| {
+        let is_its =
+            |name: &&String| name.strip_prefix("lane.").and_then(|name| name.split('.').next()) == Some(region);
+        Some(streams.iter().filter(is_its).count()).filter(|count| *count > 0)
+    };
+    let mut tokens = stream.split('.');
+    match (tokens.next(), tokens.next(), tokens.next()) {
+        (Some("lane"), Some(region), Some(_)) => lanes(region),
+        (Some("foreign"), Some(region), Some(home)) => lanes(home).or_else(|| lanes(region)),
+        (_, _, _) => None,
+    }
+}
+
+/// What rides on a number of lanes must be read by that number.
+fn check_lanes(place: &Place, held: &StreamConfig, lanes: Option<usize>) -> Result<(), BusError> {
+    let (Some(held), Some(lanes)) = (held.metadata.get(LANES_KEY), lanes) else { return Ok(()) };
+    if *held == lanes.to_string() {
+        return Ok(());
+    }
+    Err(BusError::Invalid(format!(
+        "{}: its region has {held} lanes, and lanes = {lanes} is configured here; set it to {held} for every role (and \
+         `breeze migrate --lanes {held}`): another number would need a migration",
+        place.shown()
+    )))
+}
+
+fn wanted(place: &Place, replicas: u32, max_bytes: u64, lanes: Option<usize>) -> StreamConfig {
+    let mut metadata = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_string())]);
+    metadata.extend(lanes.map(|lanes| (LANES_KEY.to_owned(), lanes.to_string())));
     StreamConfig {
         name: place.name.clone(),
         subjects: vec![place.subject.clone()],
@@ -137,7 +170,7 @@ fn wanted(place: &Place, replicas: u32, max_bytes: u64) -> StreamConfig {
             dest: format!("{STORED_PREFIX}.{}", place.subject),
             headers_only: true,
         }),
-        metadata: HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_string())]),
+        metadata,
         others: serde_json::Map::new(),
     }
 }
@@ -147,6 +180,7 @@ fn updated(place: &Place, held: StreamConfig, wanted: StreamConfig) -> Result<Op
     if held.metadata.contains_key(VERSION_KEY) {
         check_config(place, &held)?;
     }
+    check_lanes(place, &held, wanted.metadata.get(LANES_KEY).and_then(|lanes| lanes.parse().ok()))?;
     let invalid = |text: String| Err(BusError::Invalid(format!("{}: {text}", place.shown())));
     if held.max_bytes > 0 && wanted.max_bytes < held.max_bytes {
         return invalid(format!(
@@ -169,9 +203,10 @@ fn updated(place: &Place, held: StreamConfig, wanted: StreamConfig) -> Result<Op
     Ok((updated != held).then_some(updated))
 }
 
-/// Whether this program knows the stream's version.
-pub(crate) fn check_version(place: &Place, info: &StreamInfo) -> Result<(), BusError> {
-    check_config(place, &info.config)
+/// Whether this program knows the stream's version, and it has `lanes`.
+pub(crate) fn check(place: &Place, info: &StreamInfo, lanes: Option<usize>) -> Result<(), BusError> {
+    check_config(place, &info.config)?;
+    check_lanes(place, &info.config, lanes)
 }
 
 fn check_config(place: &Place, config: &StreamConfig) -> Result<(), BusError> {
@@ -211,14 +246,18 @@ mod tests {
     #[test]
     fn a_stream_only_grows() {
         let place = Place::of("lane.eu.0", "eu").expect("a place");
-        let held = wanted(&place, 1, 1000);
-        assert_eq!(updated(&place, held.clone(), wanted(&place, 1, 1000)), Ok(None));
-        let grown = updated(&place, held.clone(), wanted(&place, 3, 2000)).expect("grows").expect("changes");
+        let held = wanted(&place, 1, 1000, Some(2));
+        assert_eq!(updated(&place, held.clone(), wanted(&place, 1, 1000, Some(2))), Ok(None));
+        let grown = updated(&place, held.clone(), wanted(&place, 3, 2000, Some(2))).expect("grows").expect("changes");
         assert_eq!((grown.max_bytes, grown.num_replicas), (2000, 3));
-        assert!(updated(&place, grown.clone(), wanted(&place, 3, 1000)).is_err());
-        assert!(updated(&place, grown, wanted(&place, 1, 2000)).is_err());
+        assert!(updated(&place, grown.clone(), wanted(&place, 3, 1000, Some(2))).is_err());
+        assert!(updated(&place, grown, wanted(&place, 1, 2000, Some(2))).is_err());
+        assert!(matches!(updated(&place, held.clone(), wanted(&place, 1, 1000, Some(4))), Err(BusError::Invalid(_))));
+        let before = wanted(&place, 1, 1000, None);
+        let told = updated(&place, before, wanted(&place, 1, 1000, Some(2))).expect("is told").expect("changes");
+        assert_eq!(told, held);
         let mut later = held;
         later.metadata.insert(VERSION_KEY.to_owned(), "2".to_owned());
-        assert!(matches!(updated(&place, later, wanted(&place, 1, 1000)), Err(BusError::Corrupt(_))));
+        assert!(matches!(updated(&place, later, wanted(&place, 1, 1000, Some(2))), Err(BusError::Corrupt(_))));
     }
 }

@@ -279,7 +279,7 @@ impl Streams {
         let place = Place::of(stream, &self.domain)?;
         let known = self.known(stream)?;
         let before = known.last.load(SeqCst);
-        let extent = self.info(&place).await?.state.extent();
+        let extent = self.info(&place).await?.extent();
         known.learn(before, extent.last);
         Ok(extent)
     }

@@ -74,10 +74,28 @@ pub(crate) struct StreamInfo {
     pub(crate) error: Option<ApiError>,
     #[serde(default)]
     pub(crate) config: StreamConfig,
+    /// RFC 3339.
+    #[serde(default)]
+    pub(crate) created: String,
     #[serde(default)]
     pub(crate) state: StreamState,
     #[serde(default)]
     pub(crate) cluster: Option<ClusterInfo>,
+}
+
+impl StreamInfo {
+    pub(crate) fn extent(&self) -> Extent {
+        let StreamState { messages, bytes, first_seq, last_seq } = self.state;
+        let first = if messages == 0 { last_seq + 1 } else { first_seq };
+        Extent { first, last: last_seq, bytes, identity: self.identity() }
+    }
+
+    /// When it was made, in nanoseconds: the same for all its replicas, whoever leads. As a number, since
+    /// servers may write one moment in several ways.
+    fn identity(&self) -> u64 {
+        let made = self.created.parse::<jiff::Timestamp>().ok();
+        made.and_then(|made| u64::try_from(made.as_nanosecond()).ok()).unwrap_or(0)
+    }
 }
 
 /// Who keeps a stream, as its leader sees it.
@@ -105,13 +123,6 @@ pub(crate) struct StreamState {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
-}
-
-impl StreamState {
-    pub(crate) fn extent(self) -> Extent {
-        let first = if self.messages == 0 { self.last_seq + 1 } else { self.first_seq };
-        Extent { first, last: self.last_seq, bytes: self.bytes }
-    }
 }
 
 /// Configuration of a stream: what Breeze sets. What it does not know is kept as the server has it.
@@ -179,6 +190,21 @@ pub(crate) struct DirectGet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// created -> identity
+    #[test]
+    fn one_moment_is_one_identity_however_it_is_written() {
+        for (created, identity) in [
+            ("2026-11-24T21:03:26.000000001Z", 1_795_554_206_000_000_001),
+            ("2026-11-24T22:03:26.000000001+01:00", 1_795_554_206_000_000_001),
+            ("0001-01-01T00:00:00Z", 0),
+            ("", 0),
+        ] {
+            let info: StreamInfo =
+                serde_json::from_value(serde_json::json!({ "created": created })).expect("an answer");
+            assert_eq!(info.extent().identity, identity, "{created}");
+        }
+    }
 
     /// code, description -> whether it says that there is no room
     #[test]

@@ -227,3 +227,31 @@ async fn a_full_disk_refuses_says_so_and_recovers() {
         fs::remove_dir_all(dir.path().join(format!("bus-{reserve_bytes}"))).expect("removes");
     }
 }
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_another_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut identities = Vec::new();
+    for round in 0..4 {
+        let bus = open(dir.path());
+        match round {
+            // It stays the same when it is opened again.
+            1 => assert_eq!(bus.extent("s").await.expect("there").identity, identities[0]),
+            // What an earlier version made is given one.
+            2 => assert_ne!(bus.extent("s").await.expect("there").identity, 0),
+            0 | 3 => assert_eq!(bus.extent("s").await.expect("an extent").identity, 0, "there is none"),
+            _ => unreachable!(),
+        }
+        bus.append("s", "", Bytes::from_static(b"x")).await.expect("appends");
+        identities.push(bus.extent("s").await.expect("there").identity);
+        drop(bus);
+        match round {
+            1 => fs::remove_file(dir.path().join("s/identity")).expect("removes"),
+            2 => fs::remove_dir_all(dir.path().join("s")).expect("removes"),
+            _ => {}
+        }
+    }
+    assert_eq!(identities[0], identities[1]);
+    assert_ne!(identities[1], identities[2]);
+    assert_ne!(identities[2], identities[3]);
+}

@@ -48,9 +48,10 @@ async fn an_image_has_what_was_acknowledged_and_not_what_was_trimmed() {
     others.abort();
     bus.close().await;
 
+    let identity = bus.extent("lane.local.0").await.expect("there").identity;
     let restored = EmbeddedBus::open(config(elsewhere.path())).expect("opens");
     let extent = restored.extent("lane.local.0").await.expect("there");
-    assert_eq!(extent.first, 50);
+    assert_eq!((extent.first, extent.identity), (50, identity));
     assert!(extent.last >= acknowledged, "{} of {acknowledged}", extent.last);
     let mut next = 50;
     while next <= extent.last {

@@ -310,6 +310,29 @@ async fn everything_comes_back_with_the_server() {
     answering.await.expect("no panic");
 }
 
+/// However far it has grown by then.
+#[tokio::test]
+async fn a_stream_that_was_deleted_and_made_again_is_another_one() {
+    let Some(mut nats) = Nats::open(&["model.s-0", "model.s-1", "model.s-2"]) else { return };
+    let bus = nats.bus();
+    bus.append("model.s-0", "", Bytes::from_static(b"before")).await.expect("appends");
+    let before = bus.extent("model.s-0").await.expect("an extent");
+    assert!(nats.reopen().await);
+    assert_eq!(bus.extent("model.s-0").await, Ok(before), "a restart is none");
+
+    let config = nats.server.lock().expect("not poisoned").config("eu", "test");
+    let client = async_nats::connect(&config.servers[0]).await.expect("connects");
+    let deleted = client.request("$JS.API.STREAM.DELETE.model_s-0", Bytes::new()).await.expect("answers");
+    assert!(deleted.payload.windows(14).any(|text| text == b"\"success\":true"), "{deleted:?}");
+    migrate::ensure(&config, &["model.s-0".to_owned()], 1, 64 * MIB).await.expect("makes it");
+    for _ in 0..3 {
+        bus.append("model.s-0", "", Bytes::from_static(b"after")).await.expect("appends");
+    }
+    let after = bus.extent("model.s-0").await.expect("an extent");
+    assert!(after.last > before.last && after.identity != before.identity, "{before:?} {after:?}");
+    assert!(after.identity > 1_700_000_000_000_000_000, "a time in nanoseconds");
+}
+
 #[tokio::test]
 async fn an_unreachable_server_is_named() {
     let [port] = crate::nats_server::free_ports();
@@ -334,6 +357,25 @@ async fn migrating_twice_changes_nothing() {
     assert!(done.iter().all(|line| line.contains(": made")), "{done:?}");
     let done = migrate(&config, &streams).await.expect("again");
     assert!(done.iter().all(|line| line.ends_with("unchanged")), "{done:?}");
+    let bus = connect(&config).await;
+    for (lanes, fits) in [(1, false), (2, true), (4, false)] {
+        let other = Streams { lanes, ..streams.clone() };
+        if !fits {
+            let error = migrate(&config, &other).await.expect_err("another number of lanes");
+            assert!(matches!(&error, BusError::Invalid(text) if text.contains("has 2 lanes")), "{error}");
+        }
+        // As a role of each region asks.
+        for region in ["eu", "us"] {
+            match bus.check_streams(&other.names(region).expect("names")).await {
+                Ok(()) => assert!(fits),
+                Err(error) => {
+                    let is_clear =
+                        matches!(&error, BusError::Invalid(text) if text.contains(&format!("lanes = {lanes}")));
+                    assert!(is_clear && !fits, "{lanes}: {error}");
+                }
+            }
+        }
+    }
     let grown = Streams { max_stream_bytes: 2 * MIB, ..streams.clone() };
     let done = migrate(&config, &grown).await.expect("grows");
     assert!(done.iter().all(|line| line.contains(": updated")), "{done:?}");
