@@ -64,6 +64,8 @@ pub struct Presence {
     ended: Option<SessionKey>,
     /// When the last connection ended; 0 while there is one.
     pub ended_us: u64,
+    /// Why the newest that ended did, as its relay said.
+    ended_reason: &'static str,
     /// Nonce of the newest accepted primary connection.
     installation: Option<Nonce>,
     former: SmallVec<[Nonce; 1]>,
@@ -145,18 +147,26 @@ impl Presence {
     }
 
     /// A connection ended. Whether it was the last.
-    pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64) -> bool {
+    pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64, reason: &str) -> bool {
         let before = self.sessions.len();
         self.sessions.retain(|held| held.key != key);
         if self.sessions.len() == before {
             return false;
         }
         self.ended = Some(key);
+        self.ended_reason = known_reason(reason);
         let last = self.sessions.is_empty();
         if last {
             self.ended_us = at_us.max(1);
         }
         last
+    }
+
+    /// The connection whose end left none, when that was, and why.
+    #[must_use]
+    pub fn end(&self) -> Option<(SessionKey, u64, &'static str)> {
+        let ended = self.ended.filter(|_| self.sessions.is_empty() && self.ended_us > 0)?;
+        Some((ended, self.ended_us, self.ended_reason))
     }
 
     /// Something came over a connection. Whether that shows that the device is there.
@@ -198,6 +208,7 @@ impl Presence {
         device.sessions = self.sessions.iter().map(session).collect();
         device.ended = self.ended.map(key);
         device.ended_us = self.ended_us;
+        device.ended_reason = self.ended_reason.to_owned();
         device.installation = self.installation.map_or_else(Bytes::new, |nonce| Bytes::copy_from_slice(&nonce));
         device.former = self.former.iter().map(|nonce| Bytes::copy_from_slice(nonce)).collect();
         device.returns = self.returns.into();
@@ -218,6 +229,7 @@ impl Presence {
             sessions: device.sessions.iter().take(MAX_SESSIONS).map(session).collect(),
             ended: device.ended.as_ref().map(key),
             ended_us: device.ended_us,
+            ended_reason: known_reason(&device.ended_reason),
             installation: nonce(&device.installation),
             former: device.former.iter().take(MAX_FORMER).filter_map(nonce).collect(),
             returns: device.returns.try_into().unwrap_or(u8::MAX),
@@ -241,6 +253,12 @@ impl Presence {
             last_seen_us.max(live_since_us).saturating_add(period_us)
         }
     }
+}
+
+/// Of the reasons that relays give, the one that is meant.
+fn known_reason(reason: &str) -> &'static str {
+    const KNOWN: [&str; 5] = ["goodbye", "timeout", "replaced", "revoked", "drained"];
+    KNOWN.into_iter().find(|known| *known == reason).unwrap_or("")
 }
 
 #[cfg(test)]
@@ -275,9 +293,9 @@ mod tests {
         let mut presence = Presence::default();
         presence.handle_connected(session(0, 5, A, 2), 0);
         presence.handle_connected(session(0, 6, A, 3), 0);
-        assert!(!presence.handle_disconnected(key(0, 5), 10));
+        assert!(!presence.handle_disconnected(key(0, 5), 10, ""));
         assert_eq!(presence.deadline_us(100, 0, 50), 150);
-        assert!(presence.handle_disconnected(key(0, 6), 20));
+        assert!(presence.handle_disconnected(key(0, 6), 20, ""));
         assert_eq!(presence.deadline_us(100, 0, 50), 20 + DISCONNECT_GRACE_US);
         assert!(!presence.handle_sign_of_life(key(0, 6)), "late data of an ended connection is no presence");
         assert!(!presence.handle_sign_of_life(key(0, 5)));
@@ -291,7 +309,7 @@ mod tests {
         presence.handle_connected(session(0, 1, A, 5), 0);
         let standby = Session { is_standby: true, ..session(1, 1, A, 4) };
         assert_eq!(presence.handle_connected(standby, 0), Connected { verdict: Verdict::GoOn, replaced: None });
-        assert!(!presence.handle_disconnected(key(0, 1), 10));
+        assert!(!presence.handle_disconnected(key(0, 1), 10, ""));
         assert_eq!(presence.primary(), None);
     }
 
