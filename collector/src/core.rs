@@ -2,6 +2,7 @@
 //! I/O, no task. The shell in [`crate::lane`] reads the stream, calls this and carries out the effects.
 
 pub mod bounds;
+pub mod budget;
 pub mod changes;
 mod custom;
 mod device;
@@ -15,6 +16,7 @@ pub mod presence;
 pub mod received;
 #[cfg(test)]
 mod tests;
+mod transitions;
 pub mod wheel;
 
 use breeze_proto::{
@@ -23,9 +25,11 @@ use breeze_proto::{
     v1::{self, lane_entry::Body},
 };
 use breeze_store::{
+    history::Event,
     metrics::{HeartbeatRow, NamedRow},
     model::device_state::DeviceRow,
 };
+use budget::Subject;
 use bytes::Bytes;
 use device::Device;
 use events::Cause;
@@ -34,7 +38,10 @@ use presence::{Session, SessionKey, Verdict};
 use prost::Message as _;
 use received::Received;
 use smallvec::SmallVec;
-use std::{collections::HashMap, hash::RandomState};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::RandomState,
+};
 use wheel::{Timer, Wheel};
 
 /// Devices of one lane; entries of further ones are refused and counted.
@@ -125,6 +132,14 @@ pub struct LaneCore {
     dirty_latest: Vec<u32>,
     dirty_facts: Vec<u32>,
     dirty_digest: Vec<u32>,
+    /// Devices whose presence changed and the history does not know it.
+    untold: VecDeque<u32>,
+    /// Told beside them, once: what was left out of an hour.
+    notices: VecDeque<Event>,
+    /// Devices of which something was left out, and when they were looked through last.
+    left_out: Vec<(u32, Subject)>,
+    left_out_hour: u32,
+    gone_relays: Vec<String>,
     /// Numbers that were read ahead and are not among the received ones yet.
     ahead: HashMap<u32, SmallVec<[AheadOf; 2]>>,
     /// When the newest entry whose rows were made had reached its relay.
@@ -178,6 +193,11 @@ impl LaneCore {
             dirty_latest: vec![],
             dirty_facts: vec![],
             dirty_digest: vec![],
+            untold: VecDeque::new(),
+            notices: VecDeque::new(),
+            left_out: vec![],
+            left_out_hour: 0,
+            gone_relays: vec![],
             ahead: HashMap::new(),
             rows_us: 0,
             counts: Counts::default(),
@@ -227,9 +247,13 @@ impl LaneCore {
             let relays = &mut self.relays;
             let device = &mut self.devices[at as usize];
             device.restore_session(|name| intern(relays, name), now_us);
+            let has_untold = !device.latest.untold.is_empty();
             if device.is_online() {
                 self.online += 1;
                 self.arm(at, now_us);
+            }
+            if has_untold {
+                self.mark_untold(at);
             }
             if self.devices[at as usize].is_known() {
                 self.mark_digest(at);
@@ -270,7 +294,9 @@ impl LaneCore {
                 Body::Connected(hello) => {
                     if drive.is_for_rows() {
                         let id = self.devices[device as usize].id;
-                        self.pending.add_event(device, events::connected(cause, id, &batch.relay_id, &hello));
+                        if self.charge(device, Subject::Connections, cause.received_us) {
+                            self.pending.add_event(device, events::connected(cause, id, &batch.relay_id, &hello));
+                        }
                     }
                     if drive.is_for_presence() {
                         self.handle_connected(envelope, hello, effects);
@@ -279,10 +305,12 @@ impl LaneCore {
                 Body::Disconnected(end) => {
                     if drive.is_for_rows() {
                         let id = self.devices[device as usize].id;
-                        self.pending.add_event(device, events::disconnected(cause, id, &batch.relay_id, &end));
+                        if self.charge(device, Subject::Connections, cause.received_us) {
+                            self.pending.add_event(device, events::disconnected(cause, id, &batch.relay_id, &end));
+                        }
                     }
                     if drive.is_for_presence() {
-                        self.handle_disconnected(envelope);
+                        self.handle_disconnected(envelope, &end.reason);
                     }
                 }
                 Body::Inventory(document) => {
@@ -431,9 +459,16 @@ impl LaneCore {
         }
     }
 
-    fn handle_disconnected(&mut self, envelope: Envelope) {
+    fn handle_disconnected(&mut self, envelope: Envelope, reason: &str) {
         let device = &mut self.devices[envelope.device as usize];
-        if device.presence.handle_disconnected(envelope.session, envelope.received_us) && device.is_online() {
+        let is_last = device.presence.handle_disconnected(envelope.session, envelope.received_us, reason);
+        // The agent itself has said it.
+        if is_last && reason == "goodbye" && device.is_known() && envelope.received_us > device.latest.last_seen_us {
+            device.latest.last_seen_us = envelope.received_us;
+            self.mark_latest(envelope.device);
+        }
+        let device = &self.devices[envelope.device as usize];
+        if is_last && device.is_online() {
             self.arm(envelope.device, envelope.received_us);
         }
     }
@@ -442,12 +477,14 @@ impl LaneCore {
     fn note_life(&mut self, envelope: Envelope) {
         let at = envelope.device;
         let device = &mut self.devices[at as usize];
-        if envelope.received_us > device.latest.last_seen_us {
+        let before_us = device.latest.last_seen_us;
+        if envelope.received_us > before_us {
             device.latest.last_seen_us = envelope.received_us;
         }
         let is_there = device.presence.handle_sign_of_life(envelope.session);
         if is_there && device.set_presence(v1::Presence::Online, envelope.received_us) {
             self.online += 1;
+            self.note_online(at, envelope.received_us, envelope.session.relay, before_us);
             self.arm(at, envelope.received_us);
         }
         self.mark_latest(at);
@@ -471,12 +508,16 @@ impl LaneCore {
     }
 
     fn mark_latest(&mut self, at: u32) {
+        self.mark_latest_row(at);
+        self.mark_digest(at);
+    }
+
+    fn mark_latest_row(&mut self, at: u32) {
         let device = &mut self.devices[at as usize];
         if !device.dirty.latest {
             device.dirty.latest = true;
             self.dirty_latest.push(at);
         }
-        self.mark_digest(at);
     }
 
     fn mark_digest(&mut self, at: u32) {

@@ -9,7 +9,8 @@
 //! 2. *append* its rows to the metrics store under the recorded tokens, and then its events to the
 //!    history, while reading goes on;
 //! 3. *merge* the devices' newest rows, and tell the directory of changed facts;
-//! 4. *trim* the stream behind what is recorded as applied.
+//! 4. *tell* the history of presence that has changed, now that it is stored;
+//! 5. *trim* the stream behind what is recorded as applied.
 //!
 //! Whoever owns the lane next reads the record, drives the recorded and unconfirmed batch again from
 //! the stream, byte for byte, and goes on behind it. A successor that the owner knows of follows the
@@ -24,6 +25,7 @@ mod recover;
 mod sections;
 mod shadow;
 mod snapshots;
+mod telling;
 mod trouble;
 
 use crate::{
@@ -33,6 +35,7 @@ use crate::{
     directory::Teller,
     members::{Plan, Shares},
     push::Pusher,
+    relays::Relays,
 };
 use breeze_bus::Bus;
 use breeze_proto::shard::LaneId;
@@ -173,6 +176,7 @@ pub(crate) struct LaneDeps {
     pub(crate) pusher: Pusher,
     pub(crate) directory: Arc<Teller>,
     pub(crate) shares: Shares,
+    pub(crate) relays: Arc<Relays>,
     pub(crate) shared: Arc<LaneShared>,
     pub(crate) stop: CancellationToken,
 }

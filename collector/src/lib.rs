@@ -13,6 +13,7 @@ mod held;
 mod lane;
 mod members;
 mod push;
+mod relays;
 mod status;
 
 use anyhow::{Context as _, ensure};
@@ -126,6 +127,7 @@ pub async fn start(
     let lanes: Vec<_> = count.lanes().map(|lane| Arc::new(LaneShared::new(lane))).collect();
     let (pusher, pushes) = push::channel();
     let directory = Arc::new(directory::Teller::new(bus.clone()));
+    let relays = Arc::new(relays::Relays::default());
     let (sharing, shares) = members::Sharing::new(config.clone(), bus.clone(), lanes.clone(), count);
     for shared in &lanes {
         let deps = LaneDeps {
@@ -137,6 +139,7 @@ pub async fn start(
             pusher: pusher.clone(),
             directory: directory.clone(),
             shares: shares.clone(),
+            relays: relays.clone(),
             shared: shared.clone(),
             stop: stop.clone(),
         };
@@ -160,6 +163,7 @@ pub async fn start(
         let _done = sharing_done;
         sharing.run(sharing_stop).await
     });
+    tasks.spawn("relays", relays::run(relays, bus.clone(), stop.clone()));
     tasks.spawn("directory", directory.run(done.clone()));
     let (push_bus, push_stop) = (bus.clone(), done.clone());
     tasks.spawn("push", async move {

@@ -181,13 +181,97 @@ const manyRoles = () =>
     })),
   );
 
+// REGIONS=2: two regions as a small system has them; the metrics of one do not answer, a relay is gone.
+const twoRegions = () => [
+  {
+    name: "eu",
+    missing: false,
+    roles: 5,
+    roles_ready: 4,
+    roles_gone: 1,
+    lanes: 4,
+    lag_entries: 12,
+    lag_seconds: 0.4,
+  },
+  {
+    name: "us",
+    missing: false,
+    roles: 5,
+    roles_ready: 3,
+    roles_gone: 0,
+    lanes: 4,
+    lag_entries: 18_204,
+    lag_seconds: 412,
+  },
+];
+const twoEngines = () =>
+  ["eu", "us"]
+    .flatMap((region) =>
+      ["bus", "metrics"].map((engine) => {
+        const away = region === "us" && engine === "metrics";
+        const error =
+          "metrics storage is unavailable: ClickHouse at https://clickhouse.us:8443: connection refused";
+        return { engine, region, reachable: !away, error: away ? error : null };
+      }),
+    )
+    .concat([{ engine: "state", region: "eu", reachable: true, error: null }]);
+const behind =
+  "lane 1: the metrics store is 412 s behind (9,102 entries), presence goes on: metrics storage is unavailable: connection refused";
+const twoRoles = () =>
+  ["eu", "us"].flatMap((region) =>
+    ["relay-1", "relay-2", "collector-a", "collector-b", "node"].map((id, i) => {
+      const role = i < 2 ? "relay" : i < 4 ? "collector" : "control-plane";
+      const gone = region === "eu" && id === "relay-2";
+      const late = region === "us" && role === "collector";
+      return {
+        role,
+        id: `${region}-${id}`,
+        region,
+        version: "0.1.0",
+        started_at: ago(93_000 + i * 1_000),
+        seen_at: ago(gone ? 95 : 1 + i / 3),
+        ready: !gone && !late,
+        gone,
+        message: gone ? "silent for 95 s" : late ? behind : "",
+        gauges:
+          role === "relay"
+            ? [
+                { name: "relay_sessions", unit: "", value: 1_204 },
+                { name: "relay_batch_wait", unit: "ms", value: 4.2 },
+              ]
+            : role === "collector"
+              ? [
+                  { name: "collector_heartbeats", unit: "per_second", value: 20.1 },
+                  { name: "collector_store_lag", unit: "seconds", value: late ? 412 : 0.4 },
+                  { name: "collector_lanes_owned", unit: "", value: 2 },
+                ]
+              : [{ name: "control_plane_websockets", unit: "", value: 3 }],
+      };
+    }),
+  );
+const twoLanes = () =>
+  ["eu", "us"].flatMap((region) =>
+    [0, 1, 2, 3].map((lane) => ({
+      region,
+      lane,
+      first: region === "us" ? 164_140 : 182_300 + lane * 77,
+      last: 182_344 + lane * 77,
+      bytes: region === "us" ? 3.1e8 + lane * 1e6 : 2.4e5,
+      lag_entries: region === "us" ? 4_551 : lane === 2 ? 12 : 0,
+      owner: lane < 2 ? `${region}-collector-a` : `${region}-collector-b`,
+    })),
+  );
+
+const two = process.env.REGIONS === "2";
 export const status = (n) => ({
   version: "0.1.0",
   started_at: ago(93_000),
-  ready: true,
+  ready: !process.env.REGIONS,
   storage: { data_bytes: 1.84e9, free_bytes: 61e9, metrics_bytes: 4.1e8, metrics_rows: 3.3e8 },
   regions: process.env.REGIONS
-    ? manyRegions()
+    ? two
+      ? twoRegions()
+      : manyRegions()
     : [
         {
           name: "local",
@@ -201,7 +285,9 @@ export const status = (n) => ({
         },
       ],
   engines: process.env.REGIONS
-    ? manyEngines()
+    ? two
+      ? twoEngines()
+      : manyEngines()
     : ["bus", "state", "metrics"].map((engine) => ({
         engine,
         region: "local",
@@ -209,7 +295,9 @@ export const status = (n) => ({
         error: null,
       })),
   roles: process.env.REGIONS
-    ? manyRoles()
+    ? two
+      ? twoRoles()
+      : manyRoles()
     : [
         {
           role: "relay",
@@ -252,15 +340,17 @@ export const status = (n) => ({
           gauges: [{ name: "websockets", unit: "", value: 2 }],
         },
       ],
-  lanes: [0, 1, 2, 3].map((lane) => ({
-    region: "local",
-    lane,
-    first: 120_000,
-    last: 182_344 + lane * 77,
-    bytes: 3.1e7 + lane * 1e6,
-    lag_entries: lane === 2 ? 14 : 0,
-    owner: lane === 3 ? null : "local-1",
-  })),
+  lanes: two
+    ? twoLanes()
+    : [0, 1, 2, 3].map((lane) => ({
+        region: "local",
+        lane,
+        first: 120_000,
+        last: 182_344 + lane * 77,
+        bytes: 3.1e7 + lane * 1e6,
+        lag_entries: lane === 2 ? 14 : 0,
+        owner: lane === 3 ? null : "local-1",
+      })),
   drops: [
     { name: "heartbeats_thinned", count: 12 },
     { name: "frames_malformed", count: 0 },

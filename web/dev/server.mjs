@@ -16,6 +16,7 @@ import {
   sites,
   uuid,
 } from "./devices.mjs";
+import { changes, events, versions } from "./history.mjs";
 import { auditLog, hardware, network, software, status } from "./records.mjs";
 import { metrics, valueAt } from "./series.mjs";
 
@@ -235,7 +236,7 @@ function route(method, path, url, body, headers) {
     k.revoked_at = new Date().toISOString();
     return null;
   }
-  const [, , id, part] = path.split("/");
+  const [, , id, part, ...rest] = path.split("/");
   const device = path.startsWith("/devices/") ? devices.find((d) => d.id === id) : undefined;
   if (device === undefined) return problem("not_found", 404, "There is no such record", "");
   if (part === undefined && method !== "GET" && headers["if-match"] !== `"${device.version ?? 1}"`)
@@ -257,6 +258,12 @@ function route(method, path, url, body, headers) {
       url,
     );
   if (part === "metrics") return metrics(url);
+  if (part === "events") return events(url);
+  if (part === "inventory" && rest.length === 1) return versions(url);
+  if (part === "inventory" && rest[2] === "changes") {
+    const found = changes(rest[1]);
+    if (found !== undefined) return found;
+  }
   return problem("not_found", 404, "There is no such record", "");
 }
 

@@ -96,6 +96,25 @@ test("a name and tags are changed, and a change by somebody else is noticed", as
   await change({ display_name: null, tags: [] });
 });
 
+test("what happened and what changed is told day by day", async ({ person }) => {
+  const device = await firstDevice(person.request);
+  await person.goto(at(`/devices/${device.id}?tab=events`));
+  await expect(person.getByText("Online for the first time")).toBeVisible();
+  await expect(person.getByText(/Connected from/).first()).toBeVisible();
+  await person.getByRole("link", { name: "Online and offline" }).click();
+  await expect(person).toHaveURL(/events=presence/);
+  await expect(person.getByText(/Connected from/)).toHaveCount(0);
+  await expect(person.getByText("Online for the first time")).toBeVisible();
+
+  await person.getByRole("link", { name: "Changes" }).click();
+  await person.getByRole("link", { name: "Software", exact: true }).last().click();
+  await expect(person).toHaveURL(/section=software/);
+  const first = person.getByRole("button", { name: /Software reported for the first time/ });
+  await first.click();
+  await expect(first).toHaveAttribute("aria-expanded", "true");
+  await expect(person.getByText("there is nothing to compare it with")).toBeVisible();
+});
+
 test("a device that is not there says so", async ({ person }) => {
   await person.goto(at("/devices/0193591e-7a4c-7cc1-9d2b-3f1f0b0f6a11"));
   await expect(person.getByRole("heading", { name: "There is no such device" })).toBeVisible();

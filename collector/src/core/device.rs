@@ -2,6 +2,7 @@
 
 use super::{
     bounds,
+    budget::{Budget, Subject},
     custom::CustomNames,
     presence::{Presence, Session, SessionKey},
     received::Received,
@@ -23,6 +24,8 @@ pub(super) struct Dirty {
     pub(super) digest: bool,
     /// `latest` must not wait: presence or health changed.
     pub(super) urgent: bool,
+    /// Is among those whose presence the history is to be told of.
+    pub(super) untold: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(super) struct Device {
     pub(super) merged_us: u64,
     /// The wheel's tick at which its timer fires; 0: none.
     pub(super) armed_tick: u64,
+    /// By [`Subject`].
+    pub(super) budgets: [Budget; Subject::ALL.len()],
     /// Of a device that sends custom metrics.
     pub(super) custom: Option<Box<CustomNames>>,
 }
@@ -63,6 +68,7 @@ impl Device {
             interval_us: 0,
             merged_us: 0,
             armed_tick: 0,
+            budgets: Default::default(),
             custom: None,
         }
     }

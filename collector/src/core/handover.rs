@@ -1,7 +1,7 @@
 //! A lane on its way to another collector: what the owner knows of its devices, as of one position, and
 //! how a successor makes a core of it that does from there on what the owner's would.
 
-use super::{LaneCore, MAX_RELAYS, device::Device, pending::InventoryWork};
+use super::{LaneCore, MAX_RELAYS, budget::Budget, device::Device, pending::InventoryWork};
 use breeze_proto::{
     id::DeviceId,
     v1::{self, LaneDevice, LanePage, ReceivedDevice},
@@ -67,6 +67,9 @@ impl LaneCore {
             if latest_waits {
                 self.mark_latest(at);
             }
+            if !self.devices[at as usize].latest.untold.is_empty() {
+                self.mark_untold(at);
+            }
         }
     }
 
@@ -129,11 +132,15 @@ impl Device {
             ..LaneDevice::default()
         };
         self.presence.export(&mut exported);
+        exported.budgets = self.budgets.iter().map(|budget| budget.export()).collect();
         exported
     }
 
     fn import(&mut self, stored: LaneDevice) {
         self.presence = super::presence::Presence::import(&stored);
+        for (held, stored) in self.budgets.iter_mut().zip(&stored.budgets) {
+            *held = Budget::import(stored);
+        }
         self.received =
             super::received::Received::decode(&ReceivedDevice { device_id: stored.device_id, lanes: stored.received });
         self.facts = stored.facts.unwrap_or_default();

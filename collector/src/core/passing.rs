@@ -17,6 +17,7 @@ impl LaneCore {
         self.watched.retain(|_, until_us| *until_us > now_us);
         let jumped = self.ticked_us != 0 && now_us > self.ticked_us.saturating_add(JUMP_US);
         self.ticked_us = now_us;
+        self.end_budgets(now_us);
         if jumped {
             // Silence is counted from here: what came before has times of the clock before.
             metrics::counter!("breeze_collector_clock_jumps_total").increment(1);
@@ -48,9 +49,12 @@ impl LaneCore {
                 device.armed_tick = self.wheel.arm(at, deadline);
                 continue;
             }
+            let change = self.offline_change(at);
+            let device = &mut self.devices[at as usize];
             device.presence.handle_expired();
             if device.set_presence(v1::Presence::Offline, now_us) {
                 self.online -= 1;
+                self.note_change(at, change);
                 self.mark_latest(at);
             }
         }

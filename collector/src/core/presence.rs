@@ -67,6 +67,8 @@ pub struct Presence {
     ended: SmallVec<[SessionKey; 1]>,
     /// When the last connection ended; 0 while there is one.
     pub ended_us: u64,
+    /// Why the newest that ended did, as its relay said.
+    ended_reason: &'static str,
     /// Nonce of the newest accepted primary connection.
     installation: Option<Nonce>,
     former: SmallVec<[Nonce; 1]>,
@@ -151,13 +153,15 @@ impl Presence {
     }
 
     /// A connection ended. Whether it was the last.
-    pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64) -> bool {
+    pub fn handle_disconnected(&mut self, key: SessionKey, at_us: u64, reason: &str) -> bool {
         let before = self.sessions.len();
         self.sessions.retain(|held| held.key != key);
-        self.note_ended(key);
         if self.sessions.len() == before {
+            self.note_ended(key);
             return false;
         }
+        self.remember_end(key, self.ended.len());
+        self.ended_reason = known_reason(reason);
         let last = self.sessions.is_empty();
         if last {
             self.ended_us = at_us.max(1);
@@ -165,13 +169,32 @@ impl Presence {
         last
     }
 
-    /// A connection is over, whether its beginning was seen or not.
-    pub fn note_ended(&mut self, key: SessionKey) {
-        self.ended.retain(|ended| *ended != key);
+    /// A connection is over whose beginning was not seen, or not heeded. What `end` tells stays.
+    fn note_ended(&mut self, key: SessionKey) {
+        if self.ended.contains(&key) {
+            return;
+        }
+        let known_end = usize::from(self.end().is_some());
+        self.remember_end(key, self.ended.len() - known_end);
+    }
+
+    fn remember_end(&mut self, key: SessionKey, mut at: usize) {
+        if let Some(before) = self.ended.iter().position(|ended| *ended == key) {
+            self.ended.remove(before);
+            at -= usize::from(before < at);
+        }
         if self.ended.len() >= MAX_ENDED {
             self.ended.remove(0);
+            at = at.saturating_sub(1);
         }
-        self.ended.push(key);
+        self.ended.insert(at, key);
+    }
+
+    /// The connection whose end left none, when that was, and why.
+    #[must_use]
+    pub fn end(&self) -> Option<(SessionKey, u64, &'static str)> {
+        let ended = self.ended.last().filter(|_| self.sessions.is_empty() && self.ended_us > 0)?;
+        Some((*ended, self.ended_us, self.ended_reason))
     }
 
     /// Something came over a connection. Whether that shows that the device is there.
@@ -214,6 +237,7 @@ impl Presence {
         device.ended = self.ended.last().copied().map(key);
         device.ends = self.ended.iter().copied().map(key).collect();
         device.ended_us = self.ended_us;
+        device.ended_reason = self.ended_reason.to_owned();
         device.installation = self.installation.map_or_else(Bytes::new, |nonce| Bytes::copy_from_slice(&nonce));
         device.former = self.former.iter().map(|nonce| Bytes::copy_from_slice(nonce)).collect();
         device.returns = self.returns.into();
@@ -238,6 +262,7 @@ impl Presence {
                 ends => ends.iter().rev().take(MAX_ENDED).rev().map(key).collect(),
             },
             ended_us: device.ended_us,
+            ended_reason: known_reason(&device.ended_reason),
             installation: nonce(&device.installation),
             former: device.former.iter().take(MAX_FORMER).filter_map(nonce).collect(),
             returns: device.returns.try_into().unwrap_or(u8::MAX),
@@ -261,6 +286,12 @@ impl Presence {
             last_seen_us.max(live_since_us).saturating_add(period_us)
         }
     }
+}
+
+/// Of the reasons that relays give, the one that is meant.
+fn known_reason(reason: &str) -> &'static str {
+    const KNOWN: [&str; 5] = ["goodbye", "timeout", "replaced", "revoked", "drained"];
+    KNOWN.into_iter().find(|known| *known == reason).unwrap_or("")
 }
 
 #[cfg(test)]
@@ -295,9 +326,9 @@ mod tests {
         let mut presence = Presence::default();
         presence.handle_connected(session(0, 5, A, 2), 0);
         presence.handle_connected(session(0, 6, A, 3), 0);
-        assert!(!presence.handle_disconnected(key(0, 5), 10));
+        assert!(!presence.handle_disconnected(key(0, 5), 10, ""));
         assert_eq!(presence.deadline_us(100, 0, 50), 150);
-        assert!(presence.handle_disconnected(key(0, 6), 20));
+        assert!(presence.handle_disconnected(key(0, 6), 20, ""));
         assert_eq!(presence.deadline_us(100, 0, 50), 20 + DISCONNECT_GRACE_US);
         assert!(!presence.handle_sign_of_life(key(0, 6)), "late data of an ended connection is no presence");
         assert!(!presence.handle_sign_of_life(key(0, 5)));
@@ -331,7 +362,7 @@ mod tests {
         presence.handle_connected(session(0, 1, A, 5), 0);
         let standby = Session { is_standby: true, ..session(1, 1, A, 4) };
         assert_eq!(presence.handle_connected(standby, 0), Connected { verdict: Verdict::GoOn, replaced: None });
-        assert!(!presence.handle_disconnected(key(0, 1), 10));
+        assert!(!presence.handle_disconnected(key(0, 1), 10, ""));
         assert_eq!(presence.primary(), None);
     }
 

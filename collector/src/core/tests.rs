@@ -3,26 +3,26 @@
 use super::*;
 use v1::Presence::{Offline, Online};
 
-const SECOND: u64 = 1_000_000;
-const START: u64 = 1_800_000_000 * SECOND;
-const FLOOR: u64 = 150 * SECOND;
+pub(super) const SECOND: u64 = 1_000_000;
+pub(super) const START: u64 = 1_800_000_000 * SECOND;
+pub(super) const FLOOR: u64 = 150 * SECOND;
 
 /// A core, its clock, and the stream's next position.
-struct Bench {
-    core: LaneCore,
-    now_us: u64,
+pub(super) struct Bench {
+    pub(super) core: LaneCore,
+    pub(super) now_us: u64,
     position: u64,
     seq: u64,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut core = LaneCore::new("local", FLOOR);
         core.finish_loading(START);
         Self { core, now_us: START, position: 1, seq: 0 }
     }
 
-    fn device() -> DeviceId {
+    pub(super) fn device() -> DeviceId {
         DeviceId::from_uuid(uuid_of(1))
     }
 
@@ -40,7 +40,7 @@ impl Bench {
         effects
     }
 
-    fn connect(&mut self, epoch: u64) -> Effects {
+    pub(super) fn connect(&mut self, epoch: u64) -> Effects {
         let hello = v1::Connected {
             instance_nonce: Bytes::from_static(&[1; 16]),
             session_counter: epoch,
@@ -50,7 +50,7 @@ impl Bench {
         self.send(epoch, Body::Connected(hello))
     }
 
-    fn beat(&mut self, epoch: u64) -> Effects {
+    pub(super) fn beat(&mut self, epoch: u64) -> Effects {
         self.seq += 1;
         let heartbeat = v1::Heartbeat { lane: v1::Lane::Live.into(), seq: self.seq, ..v1::Heartbeat::default() };
         let sample_us = self.now_us;
@@ -60,11 +60,18 @@ impl Bench {
     }
 
     fn disconnect(&mut self, epoch: u64) {
-        self.send(epoch, Body::Disconnected(v1::Disconnected::default()));
+        self.disconnect_because(epoch, "");
+    }
+
+    pub(super) fn disconnect_because(&mut self, epoch: u64, reason: &str) {
+        self.send(
+            epoch,
+            Body::Disconnected(v1::Disconnected { reason: reason.to_owned(), ..v1::Disconnected::default() }),
+        );
     }
 
     /// Lets time pass in half seconds; after how many of them the device went offline, if it did.
-    fn pass(&mut self, us: u64, is_caught_up: bool) -> Option<u64> {
+    pub(super) fn pass(&mut self, us: u64, is_caught_up: bool) -> Option<u64> {
         let began = self.now_us;
         while self.now_us < began + us {
             self.now_us += SECOND / 2;

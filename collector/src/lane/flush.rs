@@ -400,6 +400,7 @@ impl Owner<'_> {
     /// Merges changed sections and devices' rows, then tells the directory.
     async fn merge(&mut self, sections: Vec<(DeviceId, StoredSection)>, which: Which) -> Result<(), Halt> {
         if sections.is_empty() && !self.with_core(|core| core.has_merges()) {
+            self.begin_telling();
             return Ok(());
         }
         self.writes += 1;
@@ -419,6 +420,7 @@ impl Owner<'_> {
         }
         let changes = out.directory.iter().map(|change| Bytes::from(change.encode_to_vec()));
         self.deps.directory.tell(changes.collect()).await;
+        self.begin_telling();
         Ok(())
     }
 

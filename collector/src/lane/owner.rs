@@ -10,6 +10,7 @@ use super::{
     giving::{Ask, Giving, TrimHold},
     insert::{End, Inserting, ended},
     snapshots::Snapshots,
+    telling::{Telling, told},
 };
 use crate::{
     clock::{boot_us, now_us},
@@ -54,6 +55,8 @@ pub(super) struct Owner<'a> {
     pub(super) snapshots: Snapshots,
     /// The recorded batch, while it is not applied.
     pub(super) inserting: Option<Inserting>,
+    /// What the history is being told of presence.
+    pub(super) telling: Option<Telling>,
     /// Rows were made of entries up to here.
     pub(super) handled: u64,
     /// Entries up to here count for presence; at least `handled`.
@@ -92,6 +95,7 @@ enum Event {
     Stop,
     Asked(Option<Ask>),
     Inserted(End),
+    Told(bool),
     Read(Result<Vec<Entry>, BusError>),
     Passed,
 }
@@ -118,6 +122,7 @@ impl<'a> Owner<'a> {
             carry: vec![],
             snapshots: start.snapshots,
             inserting: None,
+            telling: None,
             handled,
             seen: handled,
             writes: 0,
@@ -178,6 +183,7 @@ impl<'a> Owner<'a> {
             () = deps.stop.cancelled(), if self.leaving_since.is_none() => Event::Stop,
             asked = self.asked.recv() => Event::Asked(asked),
             end = ended(&mut self.inserting) => Event::Inserted(end),
+            done = told(&mut self.telling) => Event::Told(done),
             read = deps.bus.read(&self.stream, self.seen + 1, READ_BYTES, wait), if !waits => Event::Read(read),
             () = sleep(wait.min(AHEAD_AFTER / 4)), if waits => Event::Passed,
         };
@@ -186,6 +192,7 @@ impl<'a> Owner<'a> {
             Event::Asked(Some(ask)) => self.handle_ask(ask),
             Event::Asked(None) => return Err(anyhow!("nobody answers successors any more").into()),
             Event::Inserted(end) => self.inserted(end).await?,
+            Event::Told(is_done) => self.handle_told(is_done)?,
             Event::Read(read) => {
                 let entries = self.check_read(read).await?;
                 self.take(entries).await?;
@@ -321,7 +328,11 @@ impl<'a> Owner<'a> {
         let lag = extent.last.saturating_sub(self.seen);
         // What is owned no longer is not judged either.
         if self.deps.shared.is_owned() {
-            self.with_core(|core| core.handle_tick(now, lag == 0));
+            let gone = self.deps.relays.gone(boot_us());
+            self.with_core(|core| {
+                core.set_gone_relays(gone);
+                core.handle_tick(now, lag == 0);
+            });
         }
         let unstored = self.unstored(extent.last, now);
         let mut status = self.deps.shared.status.lock();

@@ -56,9 +56,12 @@ impl Owner<'_> {
             match inventory::apply(base.as_ref(), document, work.cause.received_us) {
                 Applied::Changed(stored) if section_row(device, 0, &stored).is_some() => {
                     self.with_core(|core| core.handle_section(work.device, &stored, through));
-                    recording.add_event(stream, changes::changed(work.cause, device, base.as_ref(), &stored));
-                    if let Some(version) = version(device, &stored) {
-                        recording.add_version(version);
+                    // The section itself is stored in any case.
+                    if self.with_core(|core| core.charge_inventory(work.device, work.cause.received_us)) {
+                        recording.add_event(stream, changes::changed(work.cause, device, base.as_ref(), &stored));
+                        if let Some(version) = version(device, &stored) {
+                            recording.add_version(version);
+                        }
                     }
                     *base = Some(*stored);
                     changed.insert(which, device);

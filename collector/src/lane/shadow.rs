@@ -138,6 +138,7 @@ impl<'a> Shadow<'a> {
         let now = now_us();
         if now.saturating_sub(self.ticked_us) >= TICK.as_micros() as u64 {
             self.ticked_us = now;
+            self.core.set_gone_relays(self.deps.relays.gone(boot_us()));
             self.core.handle_tick(now, is_level);
         }
         if self.refreshed.elapsed() >= REFRESH {

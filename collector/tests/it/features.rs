@@ -189,7 +189,7 @@ async fn inventory_is_applied_confirmed_and_asked_for_whole_where_the_base_is_an
             "Hardware reported for the first time"
         ]
     );
-    let versions = history.versions(device(1), section, u64::MAX, 0).await.expect("reads");
+    let versions = history.versions(device(1), section, u64::MAX, 0).await.expect("reads").versions;
     assert_eq!(versions.iter().map(|version| version.hash).collect::<Vec<_>>(), [two.hash(), one.hash()]);
     let newest = history.version(device(1), section, versions[0].at_ms, two.hash()).await.expect("reads");
     let content = v1::StoredSection::decode(newest.expect("kept").content).expect("a section");
@@ -214,6 +214,41 @@ async fn store_device(world: &World, device: DeviceId, region: &str) -> v1::Devi
     let rows = vec![device_state::facts_row(device, 1, &facts), device_state::latest_row(device, 1, &latest)];
     breeze_store::state::State::merge(&*world.state, rows).await.expect("merges");
     latest
+}
+
+async fn presence_events(world: &World, device: DeviceId) -> Vec<(EventKind, String)> {
+    let history = EmbeddedHistory::new(world.state.clone());
+    let kinds = vec![EventKind::Online, EventKind::Offline];
+    let query = EventQuery { device, from_ms: 0, to_ms: u64::MAX, kinds, after: None, limit: 0 };
+    let events = history.events(&query).await.expect("reads").events;
+    events.into_iter().rev().map(|event| (event.kind, event.summary)).collect()
+}
+
+#[tokio::test]
+async fn coming_and_going_is_in_the_history_once_whoever_owns_the_lane() {
+    let world = World::default();
+    let config = Config { offline_floor_ms: 1_500, ..config() };
+    let collector = world.start(config.clone()).await;
+    world.append(vec![connected(device(1), 1, 1, now_us()), heartbeat(device(1), 1, now_us())]).await;
+    presence_becomes(&world, device(1), v1::Presence::Offline).await;
+    let wanted = [
+        (EventKind::Online, "Online for the first time".to_owned()),
+        (EventKind::Offline, "Offline: nothing was heard of it any more".to_owned()),
+    ];
+    // Killed: whether it was told by then or not, it is afterwards.
+    collector.kill();
+    let collector = world.start(config.clone()).await;
+    until("both to be told", || async { (presence_events(&world, device(1)).await == wanted).then_some(()) }).await;
+    until("the row to know it", || async { latest(&world, device(1)).await.filter(|latest| latest.untold.is_empty()) })
+        .await;
+    collector.stop().await;
+    let successor = world.start(config).await;
+    world.append(vec![connected(device(1), 1, 2, now_us())]).await;
+    until("its return", || async { (presence_events(&world, device(1)).await.len() == 3).then_some(()) }).await;
+    successor.stop().await;
+    let told = presence_events(&world, device(1)).await;
+    assert_eq!(told[..2], wanted);
+    assert!(told[2].1.starts_with("Online again after "), "{told:?}");
 }
 
 #[tokio::test]

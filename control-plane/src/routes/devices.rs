@@ -5,6 +5,7 @@ mod events;
 mod fields;
 mod get;
 mod inventory;
+mod inventory_history;
 mod list;
 mod metrics;
 mod update;
@@ -28,4 +29,7 @@ pub(super) fn register(api: Api) -> Api {
         .read::<DevicesRead>(routes!(inventory::list_device_software))
         .read::<DevicesRead>(routes!(metrics::get_device_metrics))
         .read::<DevicesRead>(routes!(events::list_device_events))
+        .read::<DevicesRead>(routes!(inventory_history::list_device_inventory_history))
+        .read::<DevicesRead>(routes!(inventory_history::get_device_inventory_version))
+        .read::<DevicesRead>(routes!(inventory_history::get_device_inventory_changes))
 }

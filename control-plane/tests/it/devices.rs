@@ -11,7 +11,7 @@ use breeze_proto::{
     },
 };
 use breeze_store::{
-    history::{Event, EventId, EventKind},
+    history::{Event, EventId, EventKind, InventoryVersion},
     metrics::{FrozenBatch, HeartbeatRow, InsertToken, NamedRow},
     model::{
         audit::{Entry, Intent},
@@ -263,7 +263,7 @@ async fn a_foreign_device_is_answered_exactly_like_one_that_does_not_exist() {
     assert_eq!(admin.get("/api/v1/devices").await.body["total"], 0);
     assert_eq!(admin.get("/api/v1/devices?q=secret").await.body["total"], 0);
     assert_eq!(admin.get("/api/v1/overview").await.body["devices"]["total"], 0);
-    for suffix in ["", "/hardware", "/network", "/software", "/metrics", "/events"] {
+    for suffix in ["", "/hardware", "/network", "/software", "/metrics", "/events", "/inventory/history"] {
         let path = |id: DeviceId| format!("/api/v1/devices/{id}{suffix}");
         let (a, b) = (admin.get(&path(theirs)).await, admin.get(&path(nobodys)).await);
         assert_eq!((a.status, a.code()), (StatusCode::NOT_FOUND, "not_found"), "{suffix}");
@@ -437,6 +437,110 @@ async fn events_are_paged_newest_first_and_chosen_by_kind() {
         assert_eq!((answer.code(), &answer.body["errors"][0]["field"]), ("validation", &json!(field)), "{wrong}");
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn versions_of_an_inventory_are_listed_read_and_compared() {
+    let server = Server::start().await;
+    let admin = server.admin().await;
+    let (id, other) = (enrolled(&server, "web-1").await, enrolled(&server, "web-2").await);
+    let path = format!("/api/v1/devices/{id}/inventory/history");
+    let none = admin.get(&path).await;
+    assert_eq!((&none.body["data"], &none.body["missing_regions"]), (&json!([]), &json!([])), "{}", none.raw);
+    let base = now_ms() - 60_000;
+    let package = |name: &str, version: &str| v1::Software {
+        key: Some(v1::SoftwareKey { source: "dpkg".into(), name: name.into(), architecture: "amd64".into() }),
+        version: version.into(),
+        ..v1::Software::default()
+    };
+    let version = |number: u8, section: InventorySection, stored: StoredSection| InventoryVersion {
+        device: id,
+        section,
+        at_ms: base + u64::from(number),
+        hash: [number; 32],
+        content: stored.encode_to_vec().into(),
+    };
+    let software = |number, list: &[(&str, &str)]| {
+        let software = list.iter().map(|(name, version)| package(name, version)).collect();
+        version(number, InventorySection::Software, StoredSection { software, ..StoredSection::default() })
+    };
+    let hardware = |number, ram_total_mib| {
+        let hardware = Some(v1::Hardware { ram_total_mib, ..v1::Hardware::default() });
+        version(number, InventorySection::Hardware, StoredSection { hardware, ..StoredSection::default() })
+    };
+    let versions = [
+        software(1, &[("bash", "5"), ("curl", "8.1")]),
+        hardware(2, 1024),
+        software(3, &[("curl", "8.2"), ("nginx", "1.2")]),
+        hardware(4, 2048),
+    ];
+    let history = &server.handle.app().history;
+    history.record_versions(&versions).await.expect("records");
+    let details = json!({
+        "section": "software", "hash": "03".repeat(32), "first": false, "added": 1, "removed": 1, "updated": 1
+    });
+    let event = Event {
+        device: id,
+        id: EventId::of("lane.local.0", 3, 0),
+        at_ms: base + 3,
+        kind: EventKind::InventoryChanged,
+        summary: "Software changed".into(),
+        details: details.to_string(),
+    };
+    history.record(&[event]).await.expect("records");
+
+    let first = admin.get(&format!("{path}?limit=3")).await;
+    let told = |answer: &Answer| -> Vec<String> {
+        let data = answer.body["data"].as_array().unwrap_or_else(|| panic!("{}", answer.raw));
+        data.iter().map(|version| version["version"].as_str().expect("a name").to_owned()).collect()
+    };
+    let name = |number: u8, section: &str| format!("{section}-{}-{}", base + u64::from(number), hex(number));
+    assert_eq!(told(&first), [name(4, "hardware"), name(3, "software"), name(2, "hardware")]);
+    assert_eq!(first.body["data"][1]["counts"], json!({ "added": 1, "removed": 1, "updated": 1 }));
+    assert_eq!((&first.body["data"][1]["first"], &first.body["data"][0]["first"]), (&json!(false), &Value::Null));
+    let cursor = first.text("next_cursor");
+    let rest = admin.get(&format!("{path}?limit=3&cursor={cursor}")).await;
+    assert_eq!((told(&rest), &rest.body["next_cursor"]), (vec![name(1, "software")], &Value::Null));
+    assert_eq!(told(&admin.get(&format!("{path}?section=hardware")).await), [name(4, "hardware"), name(2, "hardware")]);
+
+    let newest = admin.get(&format!("{path}/{}", name(3, "software"))).await;
+    assert_eq!(newest.body["software"][1]["name"], "nginx", "{}", newest.raw);
+    assert_eq!((&newest.body["hardware"], &newest.body["section"]), (&Value::Null, &json!("software")));
+    let changes = admin.get(&format!("{path}/{}/changes", name(3, "software"))).await;
+    assert_eq!(changes.body["since"]["version"], name(1, "software"), "{}", changes.raw);
+    let kinds: Vec<_> =
+        changes.body["changes"].as_array().expect("a list").iter().map(|c| (&c["kind"], &c["name"])).collect();
+    let (removed, changed, added) = (json!("removed"), json!("changed"), json!("added"));
+    let (bash, curl, nginx) = (json!("bash"), json!("curl"), json!("nginx"));
+    assert_eq!(kinds, [(&removed, &bash), (&changed, &curl), (&added, &nginx)]);
+    assert_eq!(changes.body["total"], 3);
+    let back = admin.get(&format!("{path}/{}/changes?since={}", name(2, "hardware"), name(4, "hardware"))).await;
+    assert_eq!(
+        back.body["changes"][0]["fields"],
+        json!([{ "field": "ram_total_mb", "before": "2048", "after": "1024" }]),
+        "{}",
+        back.raw
+    );
+    let oldest = admin.get(&format!("{path}/{}/changes", name(1, "software"))).await;
+    assert_eq!((&oldest.body["since"], &oldest.body["changes"]), (&Value::Null, &json!([])));
+
+    for (wrong, code) in [
+        (format!("{path}?section=drivers"), "validation"),
+        (format!("{path}?section=network&cursor={cursor}"), "validation"),
+        (format!("/api/v1/devices/{other}/inventory/history?cursor={cursor}"), "validation"),
+        (format!("{path}/nonsense"), "not_found"),
+        (format!("{path}/{}", name(9, "software")), "not_found"),
+        (format!("/api/v1/devices/{other}/inventory/history/{}", name(3, "software")), "not_found"),
+        (format!("{path}/{}/changes?since={}", name(3, "software"), name(2, "hardware")), "validation"),
+        (format!("{path}/{}/changes?since=x", name(3, "software")), "validation"),
+    ] {
+        assert_eq!(admin.get(&wrong).await.code(), code, "{wrong}");
+    }
+    server.stop().await;
+}
+
+fn hex(number: u8) -> String {
+    format!("{number:02x}").repeat(32)
 }
 
 #[tokio::test]

@@ -21,7 +21,10 @@ use breeze_proto::id::DeviceId;
 use breeze_proto::v1::InventorySection;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Most events that one call records.
 pub const MAX_EVENTS: usize = 4_096;
@@ -33,7 +36,7 @@ pub const MAX_DETAILS_BYTES: usize = 16 * 1024;
 pub const MAX_KIND_BYTES: usize = 48;
 /// Most entries of one page.
 pub const MAX_PAGE: usize = 500;
-/// How long events and versions are kept, in days.
+/// How long events and versions are kept, in days, unless the engine is told otherwise.
 pub const RETENTION_DAYS: u32 = 400;
 /// Bytes of an inventory section's version; more is refused.
 pub const MAX_CONTENT_BYTES: usize = crate::state::MAX_VALUE_BYTES - 1_024;
@@ -49,6 +52,8 @@ pub enum EventKind {
     /// To another relay, or another region.
     Moved,
     Enrolled,
+    /// Of an hour with more events than are told.
+    LeftOut,
     Other(String),
 }
 
@@ -64,6 +69,7 @@ impl EventKind {
             Self::InventoryChanged => "inventory_changed",
             Self::Moved => "moved",
             Self::Enrolled => "enrolled",
+            Self::LeftOut => "left_out",
             Self::Other(name) => name,
         }
     }
@@ -79,6 +85,7 @@ impl EventKind {
             "inventory_changed" => Self::InventoryChanged,
             "moved" => Self::Moved,
             "enrolled" => Self::Enrolled,
+            "left_out" => Self::LeftOut,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -169,6 +176,14 @@ pub struct VersionInfo {
     pub bytes: u64,
 }
 
+/// Versions of one section, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionPage {
+    pub versions: Vec<VersionInfo>,
+    /// Regions that did not answer, whose versions are missing; of [`RegionalHistory`] only.
+    pub missing_regions: Vec<String>,
+}
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -202,7 +217,7 @@ pub trait History: Send + Sync + fmt::Debug {
         section: InventorySection,
         before_ms: u64,
         limit: usize,
-    ) -> Result<Vec<VersionInfo>, HistoryError>;
+    ) -> Result<VersionPage, HistoryError>;
 
     /// One version, content and all; `None` if it is not there, or no longer.
     async fn version(
@@ -217,6 +232,13 @@ pub trait History: Send + Sync + fmt::Debug {
 /// The name of a section in keys and columns.
 fn section_name(section: InventorySection) -> Result<&'static str, HistoryError> {
     crate::model::inventory::key(section).ok_or_else(|| HistoryError::Invalid("an unknown section".to_owned()))
+}
+
+/// What is older than so many days is not shown any more, whether it is still there or not.
+fn floor_ms(days: u32) -> u64 {
+    const DAY_MS: u64 = 86_400_000;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    now_ms.saturating_sub(u64::from(days) * DAY_MS)
 }
 
 /// Entries of a page.

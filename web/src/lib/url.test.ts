@@ -29,6 +29,9 @@ describe("search parameters", () => {
       to: 20,
     });
     expect(deviceSearch({ from: "20", to: "10" })).toEqual({});
+    expect(deviceSearch({ events: "presence", section: "drivers" })).toEqual({
+      events: "presence",
+    });
     expect(deviceSearch({ from: "x", to: "10", tab: "nope", range: "2h" })).toEqual({});
   });
 

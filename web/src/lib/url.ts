@@ -48,6 +48,7 @@ export const DEVICE_TABS = [
   "software",
   "network",
   "connection",
+  "changes",
   "events",
 ] as const;
 export type DeviceTab = (typeof DEVICE_TABS)[number];
@@ -90,6 +91,13 @@ export function devicesSearch(raw: RawSearch): DevicesSearch {
 export const RANGES = ["1h", "6h", "24h", "7d", "30d", "90d"] as const;
 export type Range = (typeof RANGES)[number];
 
+/** Kinds of events that are chosen together. */
+export const EVENT_CHOICES = ["presence", "connections", "inventory"] as const;
+export type EventChoice = (typeof EVENT_CHOICES)[number];
+/** Parts of an inventory. */
+export const SECTIONS = ["software", "hardware", "network"] as const;
+export type Section = (typeof SECTIONS)[number];
+
 export interface DeviceSearch {
   tab?: DeviceTab;
   range?: Range;
@@ -100,6 +108,10 @@ export interface DeviceSearch {
   details?: string;
   /** Search inside the software list. */
   find?: string;
+  /** Which events are shown; all without it. */
+  events?: EventChoice;
+  /** Whose changes are shown; all without it. */
+  section?: Section;
 }
 
 export function deviceSearch(raw: RawSearch): DeviceSearch {
@@ -113,6 +125,8 @@ export function deviceSearch(raw: RawSearch): DeviceSearch {
     to: zoomed ? to : undefined,
     details: textParam(raw.details),
     find: textParam(raw.find),
+    events: oneOf(raw.events, EVENT_CHOICES),
+    section: oneOf(raw.section, SECTIONS),
   });
 }
 

@@ -1,4 +1,7 @@
-//! Inventory as it is answered: the sections that the device reported last.
+//! Inventory as it is answered: the sections that the device reported last, and what they were before.
+
+pub mod difference;
+pub mod history;
 
 use crate::{api::Timestamp, context::App, error::ApiError};
 use axum::http::StatusCode;
@@ -110,7 +113,10 @@ async fn section(app: &App, device: DeviceId, section: InventorySection) -> Resu
 /// # Errors
 /// `not_reported`, and the store's.
 pub async fn hardware(app: &App, device: DeviceId) -> Result<Hardware, ApiError> {
-    let stored = section(app, device, InventorySection::Hardware).await?;
+    section(app, device, InventorySection::Hardware).await.map(hardware_of)
+}
+
+fn hardware_of(stored: StoredSection) -> Hardware {
     let hardware = stored.hardware.unwrap_or_default();
     let disk = |disk: v1::Disk| Disk {
         mount: disk.mount,
@@ -119,7 +125,7 @@ pub async fn hardware(app: &App, device: DeviceId) -> Result<Hardware, ApiError>
         total_bytes: disk.total_bytes,
         removable: disk.removable,
     };
-    Ok(Hardware {
+    Hardware {
         cpu_model: hardware.cpu_model,
         cpu_cores: hardware.cpu_cores,
         cpu_threads: hardware.cpu_threads,
@@ -133,15 +139,19 @@ pub async fn hardware(app: &App, device: DeviceId) -> Result<Hardware, ApiError>
         virtualization: hardware.virtualization,
         disks: hardware.disks.into_iter().map(disk).collect(),
         updated_at: Timestamp::from_us(stored.received_us),
-    })
+    }
 }
 
 /// # Errors
 /// `not_reported`, and the store's.
 pub async fn network(app: &App, device: DeviceId) -> Result<Network, ApiError> {
     let stored = section(app, device, InventorySection::Network).await?;
-    let network = stored.network.unwrap_or_default();
     let facts = device_state::facts(&*app.state, device).await?.map(|(_, facts)| facts).unwrap_or_default();
+    Ok(network_of(stored, Some(facts.public_ip).filter(|ip| !ip.is_empty())))
+}
+
+fn network_of(stored: StoredSection, public_ip: Option<String>) -> Network {
+    let network = stored.network.unwrap_or_default();
     let address = |address: v1::NetworkAddress| Address {
         interface_name: address.interface_name,
         mac_address: address.mac_address,
@@ -150,13 +160,13 @@ pub async fn network(app: &App, device: DeviceId) -> Result<Network, ApiError> {
         ip_type: if address.is_ipv6 { "ipv6" } else { "ipv4" },
         is_primary: address.is_primary,
     };
-    Ok(Network {
+    Network {
         addresses: network.addresses.into_iter().map(address).collect(),
         dns_servers: network.dns_servers,
         default_gateway: Some(network.default_gateway).filter(|gateway| !gateway.is_empty()),
-        public_ip: Some(facts.public_ip).filter(|ip| !ip.is_empty()),
+        public_ip,
         updated_at: Timestamp::from_us(stored.received_us),
-    })
+    }
 }
 
 /// Software whose name or publisher contains `search`, by name, behind `after`.

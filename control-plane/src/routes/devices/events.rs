@@ -26,16 +26,18 @@ pub(crate) struct EventParams {
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Kinds separated by commas: connected, disconnected, inventory_changed. All without it.
+    /// Kinds separated by commas: online, offline, connected, disconnected, inventory_changed, left_out. All
+    /// without it.
     kind: Option<String>,
 }
 
 /// Something that happened to a device.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeviceEvent {
-    /// By the clock of the relay that saw it.
+    /// By the clock of the relay that saw it. A device went offline when it was heard of last.
     at: Timestamp,
-    /// "connected", "disconnected", "inventory_changed"; there will be more.
+    /// "online", "offline", "connected", "disconnected", "inventory_changed", "left_out" (an hour in which
+    /// there was more than is listed); there will be more.
     kind: String,
     /// One line for people.
     summary: String,

@@ -226,7 +226,7 @@ pub(crate) struct RegionalMetricsEngines {
     pub(crate) regions: BTreeMap<String, MetricsEngine>,
 }
 
-/// `[retention]`: how long metrics are kept, in days. For `breeze migrate`.
+/// `[retention]`: how long metrics and the history are kept, in days. For `breeze migrate`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Retention {
@@ -235,22 +235,25 @@ pub(crate) struct Retention {
     pub(crate) five_minutes_days: u32,
     pub(crate) hour_days: u32,
     pub(crate) day_days: u32,
+    /// Events, and what inventories were.
+    pub(crate) history_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { raw_days: 30, five_minutes_days: 180, hour_days: 730, day_days: 3_650 }
+        Self { raw_days: 30, five_minutes_days: 180, hour_days: 730, day_days: 3_650, history_days: 400 }
     }
 }
 
 impl Retention {
     pub(crate) fn check(&self, problems: &mut Problems) {
-        let Self { raw_days, five_minutes_days, hour_days, day_days } = *self;
+        let Self { raw_days, five_minutes_days, hour_days, day_days, history_days } = *self;
         for (key, days) in [
             ("retention.raw_days", raw_days),
             ("retention.five_minutes_days", five_minutes_days),
             ("retention.hour_days", hour_days),
             ("retention.day_days", day_days),
+            ("retention.history_days", history_days),
         ] {
             problems.must(days >= 1, key, "at least 1 day is kept");
         }

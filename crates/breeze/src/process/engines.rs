@@ -74,6 +74,7 @@ pub(crate) fn clickhouse_config(section: &MetricsEngine, kept: &Retention) -> an
     config.retention_5m_days = kept.five_minutes_days;
     config.retention_1h_days = kept.hour_days;
     config.retention_1d_days = kept.day_days;
+    config.retention_history_days = kept.history_days;
     Ok(config)
 }
 

@@ -68,7 +68,7 @@ impl Engines {
             }
         });
         let state = Arc::new(state);
-        let history = Arc::new(EmbeddedHistory::new(state.clone()));
+        let history = Arc::new(EmbeddedHistory::new(state.clone()).keeping(settings.retention.history_days));
         let pruning = tokio::spawn(prune(Arc::clone(&history), stop.clone()));
         Ok(Self { state, bus: Arc::new(bus), metrics, history, stop, upkeep: vec![maintenance, pruning] })
     }

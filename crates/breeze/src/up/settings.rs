@@ -30,11 +30,13 @@ pub(super) struct Retention {
     pub(super) five_minutes_days: u32,
     pub(super) hour_days: u32,
     pub(super) day_days: u32,
+    /// Events, and what inventories were.
+    pub(super) history_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { raw_days: 30, five_minutes_days: 180, hour_days: 730, day_days: 3_650 }
+        Self { raw_days: 30, five_minutes_days: 180, hour_days: 730, day_days: 3_650, history_days: 400 }
     }
 }
 
@@ -62,12 +64,13 @@ impl Settings {
     pub(super) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(file) = file else { return Ok(Self::default()) };
         let settings: Self = config::load_file(file)?;
-        let Retention { raw_days, five_minutes_days, hour_days, day_days } = settings.retention;
+        let Retention { raw_days, five_minutes_days, hour_days, day_days, history_days } = settings.retention;
         let days = [
             ("raw_days", raw_days),
             ("five_minutes_days", five_minutes_days),
             ("hour_days", hour_days),
             ("day_days", day_days),
+            ("history_days", history_days),
         ];
         for (key, days) in days {
             ensure!(days >= 1, "configuration {}, key `retention.{key}`: at least 1 day is kept", file.display());

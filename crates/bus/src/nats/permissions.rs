@@ -107,6 +107,8 @@ pub fn collector(id: &str, region: &str, regions: &[String]) -> Permissions {
     }
     subscribe.push(subject::digest_of(region, id));
     subscribe.extend([subject::digest_full(region), subject::collectors(region), subject::WATCH.to_owned()]);
+    // Who falls silent with its relay is told apart from who falls silent alone.
+    subscribe.push(subject::status("relay", "*"));
     with_inbox(&collector_user(id), &mut publish, &mut subscribe);
     Permissions { publish, subscribe, answers: true }
 }
@@ -310,6 +312,8 @@ mod tests {
             "collector > digest.us no",
             "collector < collector.us.0.held no",
             "collector < ca.renew no",
+            "collector < status.relay.eu-1 yes",
+            "collector < status.control-plane.x no",
             "control-plane < ca.renew yes",
             "control-plane < status.relay.eu-1 yes",
             "control-plane < lane.eu.0 no",

@@ -3,7 +3,7 @@
 
 use super::{
     Cursor, Event, EventId, EventKind, EventPage, EventQuery, History, HistoryError, InventoryVersion, MAX_MS,
-    VersionInfo, check_versions, checked, page_limit, section_name,
+    VersionInfo, VersionPage, check_versions, checked, floor_ms, page_limit, section_name,
 };
 use crate::metrics::MetricsError;
 use crate::metrics::clickhouse::client::Connection;
@@ -61,6 +61,10 @@ impl ClickHouseHistory {
         Ok(())
     }
 
+    fn floor_ms(&self) -> u64 {
+        floor_ms(self.connection.config.retention_history_days)
+    }
+
     /// Inserts rows by the month of their time, each month in pieces of bounded size.
     async fn insert(
         &self,
@@ -109,7 +113,7 @@ impl History for ClickHouseHistory {
     async fn events(&self, query: &EventQuery) -> Result<EventPage, HistoryError> {
         self.ready().await?;
         let limit = page_limit(query.limit);
-        let (from, to) = (time(query.from_ms.min(MAX_MS)), time(query.to_ms.min(MAX_MS + 1)));
+        let (from, to) = (time(query.from_ms.max(self.floor_ms()).min(MAX_MS)), time(query.to_ms.min(MAX_MS + 1)));
         let mut range = format!("device = {} AND at >= {from} AND at < {to}", device_literal(query.device));
         if let Some(Cursor { at_ms, id }) = query.after {
             let (at, id) = (time(at_ms.min(MAX_MS)), fixed_literal(&id.0));
@@ -163,14 +167,15 @@ impl History for ClickHouseHistory {
         section: InventorySection,
         before_ms: u64,
         limit: usize,
-    ) -> Result<Vec<VersionInfo>, HistoryError> {
+    ) -> Result<VersionPage, HistoryError> {
         let section = section_name(section)?;
         self.ready().await?;
         let sql = format!(
             "SELECT toUnixTimestamp64Milli(at) AS at_ms, hash, toUInt64(length(content)) AS bytes \
-             FROM inventory_versions FINAL WHERE device = {} AND section = '{section}' AND at < {} \
+             FROM inventory_versions FINAL WHERE device = {} AND section = '{section}' AND at >= {} AND at < {} \
              ORDER BY at DESC, hash DESC LIMIT {}",
             device_literal(device),
+            time(self.floor_ms()),
             time(before_ms.min(MAX_MS + 1)),
             page_limit(limit)
         );
@@ -181,7 +186,7 @@ impl History for ClickHouseHistory {
             hash: row.hash,
             bytes: row.bytes,
         };
-        Ok(rows.into_iter().map(info).collect())
+        Ok(VersionPage { versions: rows.into_iter().map(info).collect(), missing_regions: Vec::new() })
     }
 
     async fn version(

@@ -1,10 +1,10 @@
 //! The tables of the history in a region's ClickHouse, made and upgraded with those of the metrics.
 
-use super::RETENTION_DAYS;
 use crate::metrics::clickhouse::schema::Extra;
 
-/// Key and time first, as both are read newest first; the same key again is the same entry.
-pub(crate) fn tables() -> Vec<Extra> {
+/// Key and time first, as both are read newest first; the same key again is the same entry. Kept for so many
+/// days.
+pub(crate) fn tables(days: u32) -> Vec<Extra> {
     vec![
         Extra {
             name: "device_events",
@@ -14,7 +14,7 @@ pub(crate) fn tables() -> Vec<Extra> {
             engine: "ReplacingMergeTree",
             partition: "toYYYYMM(at)",
             order: "device, at, id",
-            ttl: Some(("at", RETENTION_DAYS)),
+            ttl: Some(("at", days)),
         },
         Extra {
             name: "inventory_versions",
@@ -25,7 +25,7 @@ pub(crate) fn tables() -> Vec<Extra> {
             engine: "ReplacingMergeTree",
             partition: "toYYYYMM(at)",
             order: "device, section, at, hash",
-            ttl: Some(("at", RETENTION_DAYS)),
+            ttl: Some(("at", days)),
         },
     ]
 }

@@ -7,7 +7,7 @@
 
 use super::{
     Cursor, Event, EventId, EventKind, EventPage, EventQuery, History, HistoryError, InventoryVersion, MAX_MS,
-    RETENTION_DAYS, VersionInfo, check_versions, checked, page_limit, section_name,
+    RETENTION_DAYS, VersionInfo, VersionPage, check_versions, checked, floor_ms, page_limit, section_name,
 };
 use crate::state::{
     BUCKETS, Family, MAX_MERGE_BYTES, MAX_MERGE_ROWS, MAX_PAGE_ROWS, Merge, MergeTable, Scan, State, StateError,
@@ -43,6 +43,7 @@ const PRUNE_ROWS: usize = 50_000;
 #[derive(Debug, Clone)]
 pub struct EmbeddedHistory {
     state: Arc<dyn State>,
+    retention_days: u32,
     /// The bucket that is pruned next.
     bucket: Arc<AtomicU16>,
 }
@@ -58,7 +59,14 @@ struct StoredEvent {
 impl EmbeddedHistory {
     #[must_use]
     pub fn new(state: Arc<dyn State>) -> Self {
-        Self { state, bucket: Arc::default() }
+        Self { state, retention_days: RETENTION_DAYS, bucket: Arc::default() }
+    }
+
+    /// Keeps so many days, at least one.
+    #[must_use]
+    pub fn keeping(mut self, days: u32) -> Self {
+        self.retention_days = days.max(1);
+        self
     }
 
     /// Deletes what has expired in the next of the store's buckets, and says how many rows: each call
@@ -68,7 +76,7 @@ impl EmbeddedHistory {
     /// [`HistoryError::Unavailable`] or [`HistoryError::Corrupt`] of the state; it may be run again.
     pub async fn prune(&self, now_ms: u64) -> Result<usize, HistoryError> {
         let bucket = self.bucket.fetch_add(1, Ordering::Relaxed) % BUCKETS;
-        let floor_ms = now_ms.saturating_sub(u64::from(RETENTION_DAYS) * DAY_MS);
+        let floor_ms = now_ms.saturating_sub(u64::from(self.retention_days) * DAY_MS);
         let mut pruned = 0;
         for table in [EVENTS, INVENTORY_VERSIONS, INVENTORY_HASHES] {
             let (mut cursor, mut seen) = (None, 0);
@@ -145,15 +153,16 @@ impl History for EmbeddedHistory {
             Some(Cursor { at_ms, id }) if at_ms < to_ms => key(at_ms, &id.0),
             Some(_) | None => key(to_ms, &[]),
         };
-        let start = key(query.from_ms, &[]);
+        let from_ms = query.from_ms.max(floor_ms(self.retention_days));
+        let start = key(from_ms, &[]);
         let mut page = EventPage::default();
         if start >= end {
             return Ok(page);
         }
         let last_ms = query.after.map_or(to_ms - 1, |cursor| cursor.at_ms.min(to_ms - 1));
-        // Nothing is of the future, what is older has expired, and partitions for all time would be many.
+        // Nothing is of the future, and what is older than the floor has expired.
         let newest = last_ms.min(now_ms() + DAY_MS) / BUCKET_MS;
-        let oldest = (query.from_ms / BUCKET_MS).max(newest.saturating_sub(MAX_BUCKETS));
+        let oldest = from_ms / BUCKET_MS;
         for bucket in (oldest..=newest).rev() {
             let partition = event_partition(query.device, bucket);
             let mut to = end.clone();
@@ -202,13 +211,15 @@ impl History for EmbeddedHistory {
         section: InventorySection,
         before_ms: u64,
         limit: usize,
-    ) -> Result<Vec<VersionInfo>, HistoryError> {
+    ) -> Result<VersionPage, HistoryError> {
         let limit = page_limit(limit);
         let partition = section_partition(device, section)?;
+        let from = key(floor_ms(self.retention_days), &[]);
         let mut to = Some(key(before_ms, &[]));
         let mut versions = Vec::new();
-        while let Some(end) = to.take().filter(|_| versions.len() < limit) {
-            let scan = Scan { from: Bytes::new(), to: Some(end), reverse: true, limit: limit - versions.len() };
+        while let Some(end) = to.take().filter(|end| versions.len() < limit && *end > from) {
+            let from = from.clone();
+            let scan = Scan { from, to: Some(end), reverse: true, limit: limit - versions.len() };
             let found = self.state.scan(INVENTORY_HASHES.into(), &partition, scan).await?;
             for row in found.rows {
                 let (at_ms, hash) = split::<32>(&row.key)?;
@@ -217,7 +228,7 @@ impl History for EmbeddedHistory {
             }
             to = found.next;
         }
-        Ok(versions)
+        Ok(VersionPage { versions, missing_regions: Vec::new() })
     }
 
     async fn version(
@@ -232,9 +243,6 @@ impl History for EmbeddedHistory {
         Ok(row.map(|row| InventoryVersion { device, section, at_ms, hash, content: row.value }))
     }
 }
-
-/// Partitions of events that one query looks into: those that can hold what has not expired.
-const MAX_BUCKETS: u64 = RETENTION_DAYS as u64 / 30 + 2;
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

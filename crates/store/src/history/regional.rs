@@ -3,7 +3,9 @@
 //! A device's events are in the region that was its home at the time. A read asks all regions at once,
 //! waits until a deadline, joins what they say by time, and names the regions that did not answer.
 
-use super::{Cursor, Event, EventPage, EventQuery, History, HistoryError, InventoryVersion, VersionInfo, page_limit};
+use super::{
+    Cursor, Event, EventPage, EventQuery, History, HistoryError, InventoryVersion, VersionInfo, VersionPage, page_limit,
+};
 use crate::metrics::regional::DEADLINE;
 use async_trait::async_trait;
 use breeze_proto::id::DeviceId;
@@ -105,13 +107,13 @@ impl History for RegionalHistory {
         section: InventorySection,
         before_ms: u64,
         limit: usize,
-    ) -> Result<Vec<VersionInfo>, HistoryError> {
-        let (found, _) = self.ask(|region| region.versions(device, section, before_ms, limit)).await?;
-        let mut versions: Vec<VersionInfo> = found.into_iter().flatten().collect();
+    ) -> Result<VersionPage, HistoryError> {
+        let (found, missing_regions) = self.ask(|region| region.versions(device, section, before_ms, limit)).await?;
+        let mut versions: Vec<VersionInfo> = found.into_iter().flat_map(|page| page.versions).collect();
         versions.sort_by_key(|version| std::cmp::Reverse((version.at_ms, version.hash)));
         versions.dedup_by_key(|version| (version.at_ms, version.hash));
         versions.truncate(page_limit(limit));
-        Ok(versions)
+        Ok(VersionPage { versions, missing_regions })
     }
 
     async fn version(

@@ -135,13 +135,14 @@ async fn check_versions(history: &dyn History) {
     history.record_versions(&all[..2]).await.expect("record");
     history.record_versions(&all[1..]).await.expect("record");
     history.record_versions(&all).await.expect("again");
-    let list = history.versions(device(1), section, u64::MAX, 0).await.expect("versions");
+    let list = history.versions(device(1), section, u64::MAX, 0).await.expect("versions").versions;
     let told: Vec<_> = list.iter().map(|info| (info.at_ms, info.hash[0], info.bytes)).collect();
     assert_eq!(told, [(at(day() + 40, 0), 3, 4), (at(day() + 40, 0), 2, 3), (at(day(), 5), 1, 2)]);
-    assert_eq!(history.versions(device(1), section, at(day() + 40, 0), 0).await.expect("older").len(), 1);
-    assert_eq!(history.versions(device(1), section, u64::MAX, 2).await.expect("few").len(), 2);
-    assert!(history.versions(device(2), section, u64::MAX, 0).await.expect("others").is_empty());
-    assert!(history.versions(device(1), InventorySection::Network, u64::MAX, 0).await.expect("others").is_empty());
+    assert_eq!(history.versions(device(1), section, at(day() + 40, 0), 0).await.expect("older").versions.len(), 1);
+    assert_eq!(history.versions(device(1), section, u64::MAX, 2).await.expect("few").versions.len(), 2);
+    assert!(history.versions(device(2), section, u64::MAX, 0).await.expect("others").versions.is_empty());
+    let network = history.versions(device(1), InventorySection::Network, u64::MAX, 0).await.expect("others");
+    assert!(network.versions.is_empty());
     for one in &all {
         let found = history.version(device(1), section, one.at_ms, one.hash).await.expect("version");
         assert_eq!(found.as_ref(), Some(one));
@@ -172,6 +173,39 @@ async fn versions_and_limits_on_clickhouse() {
     let Some(history) = clickhouse().await else { return };
     check_versions(&*history).await;
     check_limits(&*history).await;
+}
+
+/// Kept for 100 days, entries of 150 and 50 days ago.
+async fn check_retention(history: &dyn History) {
+    let events = [0, 100].map(|days| event(1, u64::from(days), at(day() + days, 0), EventKind::Online));
+    history.record(&events).await.expect("record");
+    assert_eq!(history.events(&query(1)).await.expect("events").events, events[1..]);
+    let section = InventorySection::Hardware;
+    let version = |days| InventoryVersion {
+        device: device(1),
+        section,
+        at_ms: at(day() + days, 0),
+        hash: [days as u8; 32],
+        content: Bytes::from_static(b"x"),
+    };
+    history.record_versions(&[version(0), version(100)]).await.expect("record");
+    let kept = history.versions(device(1), section, u64::MAX, 0).await.expect("versions").versions;
+    assert_eq!(kept.iter().map(|info| info.hash[0]).collect::<Vec<_>>(), [100]);
+}
+
+#[tokio::test]
+async fn what_has_expired_is_not_shown() {
+    check_retention(&embedded().keeping(100)).await;
+    let Some(url) = url() else { return };
+    let mut kept = config(&url);
+    kept.retention_history_days = 100;
+    let done = migrate(&kept).await.expect("migrate");
+    check_retention(&*ClickHouseHistory::new(kept.clone()).expect("engine")).await;
+    // Changed later: the tables are told.
+    kept.retention_history_days = 200;
+    let changed = migrate(&kept).await.expect("migrate");
+    let told = |table: &str| changed.iter().any(|line| line.contains(table) && line.contains("201"));
+    assert!(told("device_events") && told("inventory_versions"), "{done:?} then {changed:?}");
 }
 
 #[tokio::test]
@@ -213,6 +247,19 @@ async fn regions_are_read_as_one_and_those_that_are_away_are_named() {
         assert_eq!(pages(&both, &query(1), limit).await, newest_first, "{limit} a page");
     }
     assert!(matches!(both.record(&events).await, Err(HistoryError::Invalid(_))));
+    let section = InventorySection::Network;
+    let version = |number: u8| InventoryVersion {
+        device: device(1),
+        section,
+        at_ms: time(number.into()),
+        hash: [number; 32],
+        content: Bytes::from_static(b"x"),
+    };
+    eu.record_versions(&[version(1), version(3)]).await.expect("records");
+    let half = regions(away().await).versions(device(1), section, u64::MAX, 0).await.expect("one region answers");
+    assert_eq!((half.versions.len(), half.missing_regions), (2, vec!["us".to_owned()]));
+    let gone = regions(away().await).version(device(1), section, time(2), [2; 32]).await;
+    assert!(matches!(gone, Err(HistoryError::Unavailable(_))), "{gone:?}");
     let half = regions(away().await).events(&query(1)).await.expect("one region answers");
     assert_eq!((half.events.len(), half.missing_regions), (3, vec!["us".to_owned()]));
     let none = RegionalHistory::new([("us".to_owned(), away().await)].into());

@@ -11,6 +11,7 @@ import { decommissionDevice, patchDevice, readDevice } from "@/lib/api/device-ac
 import { Problem } from "@/lib/api/problem";
 import type { Device, DevicePatch } from "@/lib/api/types";
 import { useLiveResume, useLiveTopic } from "@/lib/live/hooks";
+import type { EventChoice, Section } from "@/lib/url";
 
 export function deviceQuery(id: string) {
   return queryOptions({
@@ -125,21 +126,69 @@ export function softwareQuery(id: string, q: string) {
 
 const EVENTS_PAGE = 50;
 
-export function eventsQuery(id: string) {
+/** What the server calls the kinds that are chosen together. */
+export const EVENT_KINDS: Record<EventChoice, readonly string[]> = {
+  presence: ["online", "offline", "left_out"],
+  connections: ["connected", "disconnected", "left_out"],
+  inventory: ["inventory_changed"],
+};
+
+export function eventsQuery(id: string, kinds: readonly string[]) {
+  const kind = kinds.join(",");
   return infiniteQueryOptions({
-    queryKey: ["device", id, "events"],
+    queryKey: ["device", id, "events", kind],
     queryFn: ({ pageParam, signal }) =>
       unwrap(
         api.GET("/api/v1/devices/{id}/events", {
           params: {
             path: { id },
-            query: { limit: EVENTS_PAGE, ...(pageParam === null ? {} : { cursor: pageParam }) },
+            query: {
+              limit: EVENTS_PAGE,
+              ...(kind === "" ? {} : { kind }),
+              ...(pageParam === null ? {} : { cursor: pageParam }),
+            },
           },
           signal,
         }),
       ),
     initialPageParam: null as string | null,
     getNextPageParam: (page) => page.next_cursor ?? null,
+  });
+}
+
+export function inventoryHistoryQuery(id: string, section: Section | undefined) {
+  return infiniteQueryOptions({
+    queryKey: ["device", id, "inventory-history", section ?? ""],
+    queryFn: ({ pageParam, signal }) =>
+      unwrap(
+        api.GET("/api/v1/devices/{id}/inventory/history", {
+          params: {
+            path: { id },
+            query: {
+              limit: EVENTS_PAGE,
+              ...(section === undefined ? {} : { section }),
+              ...(pageParam === null ? {} : { cursor: pageParam }),
+            },
+          },
+          signal,
+        }),
+      ),
+    initialPageParam: null as string | null,
+    getNextPageParam: (page) => page.next_cursor ?? null,
+  });
+}
+
+/** What is different in a version from the one before. It never changes, unless a region was silent. */
+export function changesQuery(id: string, version: string) {
+  return queryOptions({
+    queryKey: ["device", id, "inventory-changes", version],
+    queryFn: ({ signal }) =>
+      unwrap(
+        api.GET("/api/v1/devices/{id}/inventory/history/{version}/changes", {
+          params: { path: { id, version } },
+          signal,
+        }),
+      ),
   });
 }
 

@@ -31,6 +31,11 @@ export type Software = SoftwarePage["data"][number];
 export type Metrics = Get<"/api/v1/devices/{id}/metrics">;
 export type MetricSeries = Metrics["series"][number];
 
+export type InventoryHistory = Get<"/api/v1/devices/{id}/inventory/history">;
+export type InventoryVersionInfo = InventoryHistory["data"][number];
+export type InventoryChanges = Get<"/api/v1/devices/{id}/inventory/history/{version}/changes">;
+export type InventoryChange = InventoryChanges["changes"][number];
+
 export type Overview = Get<"/api/v1/overview">;
 export type EnrollmentKey = Get<"/api/v1/enrollment-keys">["data"][number];
 export type CreateEnrollmentKey = PostBody<"/api/v1/enrollment-keys">;

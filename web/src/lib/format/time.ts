@@ -72,6 +72,21 @@ export function exactUtc(time: string | number | null | undefined): string {
   return at === null ? NONE : `${new Date(at).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
+const day = new Intl.DateTimeFormat("en-GB", {
+  weekday: "long",
+  year: "numeric",
+  month: "long",
+  day: "numeric",
+});
+
+/** The day in the viewer's zone: `Tuesday, 24 November 2026`. */
+export function dayName(time: string | number): string {
+  const at = millis(time);
+  if (at === null) return NONE;
+  const part = Object.fromEntries(day.formatToParts(at).map(({ type, value }) => [type, value]));
+  return `${part.weekday}, ${part.day} ${part.month} ${part.year}`;
+}
+
 const clock = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit",
   minute: "2-digit",
@@ -83,6 +98,13 @@ const dayClock = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit",
   minute: "2-digit",
 });
+
+/** Below a heading with the day: how long ago within the last hours, else the time of day. */
+export function ofDay(time: string | number, now: number): string {
+  const at = millis(time);
+  if (at === null) return NONE;
+  return Math.abs(now - at) < 6 * HOUR * 1000 ? relative(at, now) : clock.format(at);
+}
 
 /** The time under the crosshair, as exact as the step between the points deserves. */
 export function graphTime(at: number, stepSeconds: number): string {

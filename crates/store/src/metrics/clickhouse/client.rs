@@ -42,6 +42,8 @@ pub struct ClickHouseConfig {
     pub retention_5m_days: u32,
     pub retention_1h_days: u32,
     pub retention_1d_days: u32,
+    /// Of events and versions of inventories.
+    pub retention_history_days: u32,
     /// How long an insert may take, from its first byte to the answer.
     pub insert_timeout: Duration,
     /// How long a query may take, at the server and here.
@@ -53,7 +55,7 @@ pub struct ClickHouseConfig {
 }
 
 impl ClickHouseConfig {
-    /// The usual values: raw 30 days, 5 min 180 days, 1 h 2 years, 1 d 10 years; user "default".
+    /// The usual values: raw 30 days, 5 min 180 days, 1 h 2 years, 1 d 10 years, history 400 days; user "default".
     #[must_use]
     pub fn new(url: impl Into<String>, database: impl Into<String>) -> Self {
         Self {
@@ -66,6 +68,7 @@ impl ClickHouseConfig {
             retention_5m_days: 180,
             retention_1h_days: 730,
             retention_1d_days: 3_650,
+            retention_history_days: crate::history::RETENTION_DAYS,
             insert_timeout: Duration::from_secs(30),
             query_timeout: Duration::from_secs(15),
             token_window: super::TOKEN_WINDOW,
@@ -113,6 +116,7 @@ impl fmt::Debug for ClickHouseConfig {
             .field("user", &self.user)
             .field("ca_file", &self.ca_file)
             .field("retention_days", &self.retention_days())
+            .field("retention_history_days", &self.retention_history_days)
             .finish_non_exhaustive()
     }
 }

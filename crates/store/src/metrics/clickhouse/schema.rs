@@ -125,7 +125,11 @@ pub(super) fn tables(config: &ClickHouseConfig) -> Vec<TableSpec> {
             tables.push(roll_up(kind, resolution, days));
         }
     }
-    tables.extend(super::super::super::history::clickhouse_schema::tables().into_iter().map(TableSpec::from));
+    tables.extend(
+        super::super::super::history::clickhouse_schema::tables(config.retention_history_days)
+            .into_iter()
+            .map(TableSpec::from),
+    );
     tables
 }
 

@@ -5,6 +5,7 @@ import { Monitor } from "lucide-react";
 import { buttonClass } from "@/components/ui/button";
 import { Page, Skeleton } from "@/components/ui/panel";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
+import { ChangesTab } from "@/features/device/components/changes-tab";
 import { ConnectionTab } from "@/features/device/components/connection-tab";
 import { DeviceHeader } from "@/features/device/components/device-header";
 import { EventsTab } from "@/features/device/components/events-tab";
@@ -26,6 +27,7 @@ const LABEL: Record<DeviceTab, string> = {
   software: "Software",
   network: "Network",
   connection: "Connection",
+  changes: "Changes",
   events: "Events",
 };
 
@@ -81,6 +83,7 @@ export function DevicePage(): ReactNode {
             to="/devices/$deviceId"
             params={{ deviceId }}
             search={name === "overview" ? {} : { tab: name }}
+            activeOptions={{ exact: true }}
             aria-current={tab === name ? "page" : undefined}
             className={cn(
               "-mb-px flex h-9 items-center border-b-2 px-2.5 text-sm whitespace-nowrap",
@@ -117,7 +120,9 @@ function Tab({ tab, device, search }: { tab: DeviceTab; device: Device; search: 
     case "connection":
       return <ConnectionTab device={device} />;
     case "events":
-      return <EventsTab id={device.id} />;
+      return <EventsTab id={device.id} search={search} />;
+    case "changes":
+      return <ChangesTab id={device.id} search={search} />;
   }
 }
 

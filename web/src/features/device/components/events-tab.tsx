@@ -1,31 +1,58 @@
 // What happened to the device, newest first.
 import { useInfiniteQuery } from "@tanstack/react-query";
-import { CircleDot, History, PackageOpen, Plug, Unplug, type LucideIcon } from "lucide-react";
+import {
+  ArrowDownToDot,
+  ArrowUpFromDot,
+  CircleDot,
+  Circle,
+  CircleEllipsis,
+  History,
+  PackageOpen,
+  type LucideIcon,
+} from "lucide-react";
 import { useMemo } from "react";
 import { Button } from "@/components/ui/button";
 import { Panel, Skeleton } from "@/components/ui/panel";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
-import { eventLook, eventTitle, missingEvents, type EventLook } from "@/features/device/events";
-import { eventsQuery } from "@/features/device/queries";
+import { Choices } from "@/features/device/components/choices";
+import {
+  byDay,
+  eventLook,
+  eventTitle,
+  missingRegions,
+  type EventLook,
+} from "@/features/device/events";
+import { eventsQuery, EVENT_KINDS } from "@/features/device/queries";
+import { EVENT_CHOICES, type DeviceSearch } from "@/lib/url";
 
 const ICON: Record<EventLook, [LucideIcon, string]> = {
-  connected: [Plug, "text-online"],
-  disconnected: [Unplug, "text-muted"],
-  inventory: [PackageOpen, "text-accent"],
+  online: [Circle, "scale-75 fill-current text-online"],
+  offline: [Circle, "scale-75 text-muted"],
+  connected: [ArrowDownToDot, "text-faint"],
+  disconnected: [ArrowUpFromDot, "text-faint"],
+  inventory: [PackageOpen, "text-accent-ink"],
+  left_out: [CircleEllipsis, "text-warning"],
   other: [CircleDot, "text-faint"],
 };
 
-export function EventsTab({ id }: { id: string }) {
-  const list = useInfiniteQuery(eventsQuery(id));
+const CHOICE_LABEL = {
+  presence: "Online and offline",
+  connections: "Connections",
+  inventory: "Inventory",
+} as const;
+
+export function EventsTab({ id, search }: { id: string; search: DeviceSearch }) {
+  const list = useInfiniteQuery(
+    eventsQuery(id, search.events === undefined ? [] : EVENT_KINDS[search.events]),
+  );
   const pages = list.data?.pages;
-  const events = useMemo(() => pages?.flatMap((page) => page.data) ?? [], [pages]);
+  const days = useMemo(() => byDay(pages?.flatMap((page) => page.data) ?? []), [pages]);
   const missing = useMemo(
-    () => missingEvents([...new Set(pages?.flatMap((page) => page.missing_regions))]),
+    () => missingRegions([...new Set(pages?.flatMap((page) => page.missing_regions))], "events"),
     [pages],
   );
-  if (list.isPending) return <Skeleton className="h-40" />;
-  if (list.data === undefined) {
+  if (list.data === undefined && list.isError) {
     return (
       <ProblemNote
         error={list.error}
@@ -35,40 +62,63 @@ export function EventsTab({ id }: { id: string }) {
     );
   }
   return (
-    <Panel flush>
-      {missing !== "" && (
-        <p role="status" className="border-b border-line px-4 py-2 text-sm text-warning">
-          {missing}
-        </p>
-      )}
-      {events.length === 0 ? (
-        <EmptyState icon={<History size={20} aria-hidden />} title="Nothing has happened yet">
-          Connections, their ends and changes of the inventory appear here when they happen.
-        </EmptyState>
+    <div className="flex flex-col gap-4">
+      <Choices
+        id={id}
+        label="Which events"
+        param="events"
+        chosen={search.events}
+        choices={EVENT_CHOICES.map((choice) => [choice, CHOICE_LABEL[choice]])}
+      />
+      {pages === undefined ? (
+        <Skeleton className="h-40" />
       ) : (
-        <ol aria-label="Events" className="divide-y divide-line">
-          {events.map((event, at) => {
-            const [Icon, tone] = ICON[eventLook(event.kind)];
-            return (
-              <li key={`${event.at}-${at}`} className="flex items-start gap-3 px-4 py-2.5">
-                <Icon size={16} className={`mt-0.5 shrink-0 ${tone}`} aria-hidden />
-                <span className="min-w-0 flex-1 text-sm break-words">
-                  <span className="sr-only">{eventTitle(event.kind)}: </span>
-                  {event.summary}
-                </span>
-                <RelativeTime at={event.at} className="shrink-0 text-sm text-muted" />
-              </li>
-            );
-          })}
-        </ol>
+        <Panel flush>
+          {missing !== "" && (
+            <p role="status" className="border-b border-line px-4 py-2 text-sm text-warning">
+              {missing}
+            </p>
+          )}
+          {days.length === 0 ? (
+            <EmptyState icon={<History size={20} aria-hidden />} title="Nothing has happened yet">
+              {search.events === undefined
+                ? "Connections, their ends and changes of the inventory appear here when they happen."
+                : "No event of this kind is kept."}
+            </EmptyState>
+          ) : (
+            days.map(([day, events]) => (
+              <section key={day} aria-label={day} className="border-b border-line last:border-0">
+                <h2 className="bg-surface-2 px-4 py-1.5 text-xs font-medium text-muted">{day}</h2>
+                <ol className="divide-y divide-line">
+                  {events.map((event, at) => {
+                    const [Icon, tone] = ICON[eventLook(event.kind)];
+                    return (
+                      <li
+                        key={`${event.at}-${event.kind}-${at}`}
+                        className="flex items-start gap-3 px-4 py-2"
+                      >
+                        <Icon size={16} className={`mt-0.5 shrink-0 ${tone}`} aria-hidden />
+                        <span className="min-w-0 flex-1 text-sm break-words">
+                          <span className="sr-only">{eventTitle(event.kind)}: </span>
+                          {event.summary}
+                        </span>
+                        <RelativeTime at={event.at} className="shrink-0 text-sm text-muted" dated />
+                      </li>
+                    );
+                  })}
+                </ol>
+              </section>
+            ))
+          )}
+          {list.hasNextPage && (
+            <div className="border-t border-line px-4 py-3">
+              <Button onClick={() => void list.fetchNextPage()} busy={list.isFetchingNextPage}>
+                Load more
+              </Button>
+            </div>
+          )}
+        </Panel>
       )}
-      {list.hasNextPage && (
-        <div className="border-t border-line px-4 py-3">
-          <Button onClick={() => void list.fetchNextPage()} busy={list.isFetchingNextPage}>
-            Load more
-          </Button>
-        </div>
-      )}
-    </Panel>
+    </div>
   );
 }

@@ -32,16 +32,18 @@ export function RoleList({ roles }: { roles: RoleInfo[] }) {
               <summary className="flex min-h-9 cursor-pointer flex-wrap items-center gap-x-3 gap-y-0.5 px-4 py-1.5 text-sm hover:bg-surface-2">
                 <State role={role} />
                 <span className="w-28 shrink-0">{humanize(role.role)}</span>
-                <span className="min-w-0 truncate font-mono text-xs">{role.id}</span>
-                <span className="text-xs text-muted">{role.region}</span>
-                <span className="ml-auto text-xs text-muted tabular">
-                  {role.gone ? (
-                    <>
-                      last heard <RelativeTime at={role.seen_at} />
-                    </>
-                  ) : (
-                    `${role.version}, up ${duration((now - (millis(role.started_at) ?? now)) / 1000)}`
-                  )}
+                <span className="flex min-w-0 flex-1 items-center gap-x-3 max-sm:basis-full max-sm:pl-6">
+                  <span className="min-w-0 truncate font-mono text-xs">{role.id}</span>
+                  <span className="text-xs text-muted">{role.region}</span>
+                  <span className="ml-auto shrink-0 text-xs text-muted tabular">
+                    {role.gone ? (
+                      <>
+                        last heard <RelativeTime at={role.seen_at} />
+                      </>
+                    ) : (
+                      `${role.version}, up ${duration((now - (millis(role.started_at) ?? now)) / 1000)}`
+                    )}
+                  </span>
                 </span>
                 {role.message !== "" && (
                   <span className="basis-full pl-6 text-xs text-muted">{role.message}</span>

@@ -53,7 +53,9 @@ export function StatusPage(): ReactNode {
       ) : (
         <>
           <Verdict status={data} />
-          {data.regions.length > 1 && <Regions regions={data.regions} />}
+          {data.regions.length > 1 && (
+            <Regions regions={data.regions} engines={data.engines} roles={data.roles} />
+          )}
           {data.roles.length > MAX_CARDS ? (
             <RoleList roles={data.roles} />
           ) : (
@@ -66,7 +68,7 @@ export function StatusPage(): ReactNode {
           <div className="grid gap-4 lg:grid-cols-[2fr_1fr]">
             <Lanes lanes={data.lanes} />
             <div className="flex flex-col gap-4">
-              <Engines engines={data.engines} />
+              {data.regions.length <= 1 && <Engines engines={data.engines} />}
               <Storage storage={data.storage} />
               <Drops drops={data.drops} />
             </div>
