@@ -163,7 +163,7 @@ impl Stage {
 }
 
 fn endpoints(count: usize) -> anyhow::Result<Vec<Endpoint>> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     (0..count.div_ceil(AGENTS_A_SOCKET)).map(|_| Endpoint::client(any).context("cannot open a UDP socket")).collect()
 }
 

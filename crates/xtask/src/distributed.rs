@@ -18,7 +18,7 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -39,6 +39,12 @@ pub(crate) struct ChaosArguments {
     /// Agents of each region
     #[arg(long, default_value_t = 20)]
     agents: usize,
+    /// NATS servers of each region: 1 or 3
+    #[arg(long, default_value_t = 1)]
+    nats: usize,
+    /// Folder of programs that are built already [default: they are built]
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// Everything that a deployment needs, or what is missing.
@@ -120,11 +126,14 @@ fn agent(deployment: &Deployment, number: usize) -> anyhow::Result<Process> {
 /// Faults by a seed, and the books at the end.
 pub(crate) fn chaos(root: &Path, arguments: &ChaosArguments) -> anyhow::Result<()> {
     let tools = tools(root)?;
-    stack::build(root)?;
+    let programs = match &arguments.programs {
+        Some(programs) => programs.clone(),
+        None => stack::build(root).map(|()| stack::binaries(root))?,
+    };
     let seed = arguments.seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 ^ now_ms());
     step(&format!("Chaos for {} min, seed {seed}", arguments.minutes));
     let folder = servers::data_folder()?;
-    let result = torment(&tools, folder.path(), &stack::binaries(root), seed, arguments);
+    let result = torment(&tools, folder.path(), &programs, seed, arguments);
     if result.is_err() {
         say(&format!("logs are kept in {}", folder.keep().display()));
     }
@@ -132,7 +141,8 @@ pub(crate) fn chaos(root: &Path, arguments: &ChaosArguments) -> anyhow::Result<(
 }
 
 fn torment(tools: &Tools, folder: &Path, programs: &Path, seed: u64, arguments: &ChaosArguments) -> anyhow::Result<()> {
-    let mut deployment = Deployment::start(tools, folder, Options::new(programs))?;
+    let options = Options { nats_servers: arguments.nats, ..Options::new(programs) };
+    let mut deployment = Deployment::start(tools, folder, options)?;
     let mut fleets = Vec::new();
     for region in deployment.options.regions.clone() {
         fleets.push(Fleet::start(&deployment, &region, arguments.agents)?);

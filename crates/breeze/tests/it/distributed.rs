@@ -1,16 +1,29 @@
 //! The distributed system as real processes on real servers, and what it makes of faults: whatever was
 //! acknowledged is in ClickHouse once, and the system recovers by itself.
 
+mod apart;
+mod cluster;
+mod duplicates;
 mod faults;
 mod long;
+mod nodes;
 mod together;
+mod upgrade;
 
 use crate::support::process::{figure, program, skip};
 use breeze_testkit::{
-    deployment::{Deployment, Options, chaos, faults::Fault, faults::suffer, fleet::Fleet},
+    deployment::{
+        DATABASE, Deployment, Options, chaos,
+        faults::{Fault, RECOVERY_PATIENCE, Recovery, recover, suffer},
+        fleet::Fleet,
+        oracle,
+    },
     servers::Tools,
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tempfile::TempDir;
 
 /// Agents of each region.
@@ -20,23 +33,34 @@ const AGENTS: usize = 12;
 struct World {
     fleets: Vec<Fleet>,
     deployment: Deployment,
+    /// When it was started, by the wall clock.
+    since_ms: u64,
     // Last: the folder goes when everything is gone.
     folder: TempDir,
 }
 
 impl World {
     /// `None`, having said why, where a server is not installed.
-    fn start() -> anyhow::Result<Option<Self>> {
+    fn start(change: impl FnOnce(&mut Options)) -> anyhow::Result<Option<Self>> {
         let Some(tools) = tools() else { return Ok(None) };
         let folder = folder()?;
+        let since_ms = now_ms();
         let programs = program("breeze").parent().map(Path::to_path_buf).unwrap_or_default();
-        let deployment = match Deployment::start(&tools, folder.path(), Options::new(&programs)) {
+        let mut options = Options::new(&programs);
+        change(&mut options);
+        let deployment = match Deployment::start(&tools, folder.path(), options) {
             Ok(deployment) => deployment,
             Err(error) => return Err(error.context(format!("kept in {}", folder.keep().display()))),
         };
-        let mut world = Self { fleets: Vec::new(), deployment, folder };
+        let mut world = Self { fleets: Vec::new(), deployment, since_ms, folder };
         for region in world.deployment.options.regions.clone() {
-            world.fleets.push(Fleet::start(&world.deployment, &region, AGENTS)?);
+            match Fleet::start(&world.deployment, &region, AGENTS) {
+                Ok(fleet) => world.fleets.push(fleet),
+                Err(error) => {
+                    world.folder.disable_cleanup(true);
+                    return Err(error.context(format!("logs are kept in {}", world.folder.path().display())));
+                }
+            }
         }
         Ok(Some(world))
     }
@@ -44,9 +68,31 @@ impl World {
     /// Faults together, healed together; prints how long the system took.
     fn suffer(&mut self, faults: &[Fault], hold: Duration) -> anyhow::Result<()> {
         let recovery = suffer(&mut self.deployment, &mut self.fleets, faults, hold)?;
-        let name = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        figure(&format!("{name}, acknowledged again after"), recovery.acknowledged_after);
-        figure(&format!("{name}, all of it stored after"), recovery.stored_after);
+        tell(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "), recovery);
+        Ok(())
+    }
+
+    /// Waits until the system has recovered from what was undone just now.
+    fn recover(&mut self, what: &str) -> anyhow::Result<()> {
+        let recovery = recover(&self.deployment, &mut self.fleets);
+        tell(what, recovery.map_err(|error| error.context(format!("after {what}")))?);
+        Ok(())
+    }
+
+    /// Every agent of all regions, or of one, is acknowledged that many times more.
+    fn goes_on(&mut self, region: Option<&str>, more: usize) -> anyhow::Result<()> {
+        for fleet in self.fleets.iter_mut().filter(|fleet| region.is_none_or(|region| region == fleet.region)) {
+            let before = fleet.acknowledged()?;
+            fleet.wait_for(&before, more, RECOVERY_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// What was acknowledged until now in a region gets stored.
+    fn stores(&self, region: &str) -> anyhow::Result<()> {
+        for fleet in self.fleets.iter().filter(|fleet| fleet.region == region) {
+            oracle::wait_stored(&self.deployment, region, &fleet.acknowledged()?, RECOVERY_PATIENCE)?;
+        }
         Ok(())
     }
 
@@ -63,8 +109,30 @@ impl World {
             figure(&format!("{fleet}: acknowledged, and stored once each"), verdict);
             assert!(verdict.acknowledged >= AGENTS, "{verdict:?}");
         }
+        self.times_are_right()
+    }
+
+    /// Every row is of a moment of this test, whatever the nodes' clocks said.
+    fn times_are_right(&self) -> anyhow::Result<()> {
+        for region in &self.deployment.regions {
+            let sql = "SELECT toUnixTimestamp64Milli(min(at)), toUnixTimestamp64Milli(max(at)) FROM heartbeats";
+            let answer = region.clickhouse.query(DATABASE, sql)?;
+            let times: Vec<u64> = answer.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+            let moments = self.since_ms.saturating_sub(1_000)..=now_ms() + 1_000;
+            let are_right = times.iter().all(|time| moments.contains(time));
+            anyhow::ensure!(are_right, "{}: rows of {times:?}, not within {moments:?}", region.name);
+        }
         Ok(())
     }
+}
+
+fn tell(what: &str, recovery: Recovery) {
+    figure(&format!("{what}, acknowledged again after"), recovery.acknowledged_after);
+    figure(&format!("{what}, all of it stored after"), recovery.stored_after);
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// On memory where there is such a place: what is tested is not the disk.
@@ -86,7 +154,15 @@ fn tools() -> Option<Tools> {
 
 /// Runs `act` in a world, if there can be one; a failure keeps its folder and says where.
 fn in_a_world(act: impl FnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let Some(mut world) = World::start()? else { return Ok(()) };
+    in_a_world_of(|_| {}, act)
+}
+
+/// As [`in_a_world`], one that is built otherwise.
+fn in_a_world_of(
+    change: impl FnOnce(&mut Options),
+    act: impl FnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(mut world) = World::start(change)? else { return Ok(()) };
     let result = act(&mut world).and_then(|()| world.reckon());
     if result.is_err() {
         world.folder.disable_cleanup(true);

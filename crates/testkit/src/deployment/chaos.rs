@@ -1,7 +1,7 @@
 //! A schedule of faults that a seed decides, and the reckoning at its end.
 
 use super::{
-    Deployment,
+    Deployment, faketime,
     faults::{Fault, RECOVERY_PATIENCE, Recovery, suffer},
     fleet::Fleet,
     oracle::{self, Verdict},
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// The longest that a fault is held, in milliseconds.
 const HOLD_MS_MAX: u64 = 8_000;
+/// How wrong a clock may be, in seconds.
+const SKEW_S_MAX: i64 = 600;
 /// One in so many times two faults strike together.
 const PAIRS: u32 = 4;
 
@@ -42,7 +44,7 @@ pub fn next(rng: &mut StdRng, deployment: &Deployment) -> (Vec<Fault>, Duration)
 fn any(rng: &mut StdRng, deployment: &Deployment) -> Fault {
     let region = rng.random_range(0..deployment.regions.len());
     let collector = rng.random_range(0..deployment.options.collectors);
-    match rng.random_range(0..18) {
+    match rng.random_range(0..22) {
         0 => Fault::KillRelay(region),
         1 => Fault::KillCollector(region, collector),
         2 => Fault::KillControlPlane(rng.random_range(0..deployment.control_planes.len())),
@@ -59,7 +61,14 @@ fn any(rng: &mut StdRng, deployment: &Deployment) -> Fault {
         14 => Fault::InsertsTwice(region),
         15 => Fault::InsertsLate(region),
         16 => Fault::CutRegion(region),
-        _ => Fault::CutAndRoam(region),
+        17 => Fault::CutAndRoam(region),
+        18 | 19 => Fault::SlowCollector(region, collector),
+        // Not a wrong clock where there is no libfaketime, so that a seed's faults differ as little as possible.
+        20 if faketime().is_some() => {
+            Fault::SkewCollector(region, collector, rng.random_range(-SKEW_S_MAX..=SKEW_S_MAX))
+        }
+        21 if deployment.options.nats_servers == 3 => Fault::LoseNatsData(region, rng.random_range(0..3)),
+        _ => Fault::PauseCollector(region, collector),
     }
 }
 
@@ -67,9 +76,9 @@ fn any(rng: &mut StdRng, deployment: &Deployment) -> Fault {
 fn clash(one: &Fault, other: &Fault) -> bool {
     let part = |fault: &Fault| match *fault {
         Fault::KillRelay(_) | Fault::PauseRelay(_) | Fault::CutRegion(_) | Fault::CutAndRoam(_) => 1,
-        Fault::KillCollector(..) | Fault::PauseCollector(..) => 2,
+        Fault::KillCollector(..) | Fault::PauseCollector(..) | Fault::SlowCollector(..) | Fault::SkewCollector(..) => 2,
         Fault::KillControlPlane(_) => 3,
-        Fault::KillNats(_) | Fault::PauseNats(_) => 4,
+        Fault::KillNats(_) | Fault::PauseNats(_) | Fault::LoseNatsData(..) => 4,
         Fault::KillHub => 5,
         Fault::KillCassandra(_) => 6,
         Fault::KillClickHouse(_)

@@ -1,12 +1,14 @@
 //! What can be done to a deployment, how it is undone, and how long the system takes to recover.
 
 use super::{
-    Deployment,
+    Deployment, Role,
     fleet::{Book, Fleet},
     oracle,
+    throttle::Throttle,
 };
-use crate::servers::clickhouse::Faults;
+use crate::servers::{Nats, Process, clickhouse::Faults};
 use anyhow::Context;
+use rustix::process::Pid;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -18,6 +20,8 @@ pub const RECOVERY_PATIENCE: Duration = Duration::from_secs(120);
 /// How long an insert may be waited for that is to kill the server.
 const INSERT_PATIENCE: Duration = Duration::from_secs(30);
 const LATE_MS: u32 = 3_000;
+/// What a slow collector may run of each half second.
+const SLOW_RUN: Duration = Duration::from_millis(25);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A fault; numbers are places in the deployment's lists.
@@ -26,10 +30,17 @@ pub enum Fault {
     KillRelay(usize),
     KillCollector(usize, usize),
     KillControlPlane(usize),
+    /// All of the region's servers.
     KillNats(usize),
     KillHub,
     KillClickHouse(usize),
     KillCassandra(usize),
+    /// One of the region's servers is killed, and what it stored is gone.
+    LoseNatsData(usize, usize),
+    /// A collector gets a twentieth of the time to run.
+    SlowCollector(usize, usize),
+    /// A collector has a wall clock that is wrong by so many seconds; it is started again for that.
+    SkewCollector(usize, usize, i64),
     PauseCollector(usize, usize),
     PauseRelay(usize),
     PauseNats(usize),
@@ -85,16 +96,25 @@ impl Fault {
                 inserts(region, Faults { die_during: 1, ..Faults::default() }, deployment)?;
                 wait_end(deployment, region)
             }
-            Self::CutRegion(region) => {
-                deployment.regions.get(region).context("no such region")?.link.cut();
-                Ok(())
-            }
+            Self::CutRegion(region) => deployment.cut(region),
             Self::CutAndRoam(region) => {
                 Self::CutRegion(region).inject(deployment)?;
                 Self::KillRelay(region).inject(deployment)
             }
+            Self::LoseNatsData(region, number) => {
+                let server = server(deployment, region, number)?;
+                server.process.kill();
+                server.lose_data()
+            }
+            Self::SlowCollector(region, number) => {
+                let pid = self.processes(deployment)?[0].pid().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+                let throttle = Throttle::hold(pid.context("it does not run")?, SLOW_RUN);
+                deployment.throttles.insert((region, number), throttle);
+                Ok(())
+            }
+            Self::SkewCollector(region, number, seconds) => collector(deployment, region, number)?.set_clock(seconds),
             Self::PauseCollector(..) | Self::PauseRelay(_) | Self::PauseNats(_) | Self::PauseClickHouse(_) => {
-                self.process(deployment)?.pause();
+                self.processes(deployment)?.iter().for_each(|process| process.pause());
                 Ok(())
             }
             Self::KillRelay(_)
@@ -104,7 +124,7 @@ impl Fault {
             | Self::KillHub
             | Self::KillClickHouse(_)
             | Self::KillCassandra(_) => {
-                self.process(deployment)?.kill();
+                self.processes(deployment)?.into_iter().for_each(Process::kill);
                 Ok(())
             }
         }
@@ -120,22 +140,30 @@ impl Fault {
             | Self::InsertsUnanswered(region)
             | Self::InsertsTwice(region)
             | Self::InsertsLate(region) => deployment.regions[region].clickhouse.set_faults(Faults::default()),
-            Self::CutRegion(region) => {
-                deployment.regions[region].link.heal();
-                Ok(())
-            }
+            Self::CutRegion(region) => deployment.heal(region),
             Self::CutAndRoam(region) => {
-                deployment.regions[region].link.heal();
+                deployment.heal(region)?;
                 deployment.regions[region].relay.start_only()
             }
+            Self::LoseNatsData(region, number) => server(deployment, region, number)?.restart(),
+            Self::SlowCollector(region, number) => {
+                deployment.throttles.remove(&(region, number));
+                Ok(())
+            }
+            Self::SkewCollector(region, number, _) => collector(deployment, region, number)?.set_clock(0),
             Self::PauseCollector(..) | Self::PauseRelay(_) | Self::PauseNats(_) | Self::PauseClickHouse(_) => {
-                self.process(deployment)?.resume();
+                self.processes(deployment)?.iter().for_each(|process| process.resume());
                 Ok(())
             }
             Self::KillRelay(region) => deployment.regions[region].relay.start_only(),
             Self::KillCollector(region, number) => deployment.regions[region].collectors[number].start_only(),
             Self::KillControlPlane(number) => deployment.control_planes[number].start_only(),
-            Self::KillNats(region) => deployment.regions[region].nats.restart(),
+            Self::KillNats(region) => {
+                let servers = &mut deployment.regions[region].nats;
+                // A server of three is well when it has found the others.
+                servers.iter_mut().try_for_each(|server| server.process.start())?;
+                servers.iter_mut().try_for_each(Nats::wait)
+            }
             Self::KillHub => deployment.hub.restart(),
             Self::KillClickHouse(region) | Self::DiesInInsert(region) => {
                 deployment.regions[region].clickhouse.restart()
@@ -144,32 +172,53 @@ impl Fault {
         }
     }
 
-    fn process(self, deployment: &mut Deployment) -> anyhow::Result<&mut crate::servers::Process> {
+    /// What it strikes, as processes.
+    fn processes(self, deployment: &mut Deployment) -> anyhow::Result<Vec<&mut Process>> {
         let regions = &mut deployment.regions;
-        let process = match self {
+        let processes = match self {
             Self::KillRelay(region) | Self::PauseRelay(region) | Self::CutAndRoam(region) => {
-                regions.get_mut(region).map(|region| &mut region.relay.process)
+                regions.get_mut(region).map(|region| vec![&mut region.relay.process])
             }
-            Self::KillCollector(region, number) | Self::PauseCollector(region, number) => regions
+            Self::KillCollector(region, number)
+            | Self::PauseCollector(region, number)
+            | Self::SlowCollector(region, number)
+            | Self::SkewCollector(region, number, _) => regions
                 .get_mut(region)
                 .and_then(|region| region.collectors.get_mut(number))
-                .map(|collector| &mut collector.process),
-            Self::KillControlPlane(number) => deployment.control_planes.get_mut(number).map(|role| &mut role.process),
-            Self::KillNats(region) | Self::PauseNats(region) | Self::CutRegion(region) => {
-                regions.get_mut(region).map(|region| &mut region.nats.process)
+                .map(|collector| vec![&mut collector.process]),
+            Self::KillControlPlane(number) => {
+                deployment.control_planes.get_mut(number).map(|role| vec![&mut role.process])
             }
-            Self::KillHub => Some(&mut deployment.hub.process),
+            Self::LoseNatsData(region, number) => {
+                let server = regions.get_mut(region).and_then(|region| region.nats.get_mut(number));
+                server.map(|server| vec![&mut server.process])
+            }
+            Self::KillNats(region) | Self::PauseNats(region) | Self::CutRegion(region) => {
+                let servers = regions.get_mut(region).map(|region| region.nats.iter_mut());
+                servers.map(|servers| servers.map(|server| &mut server.process).collect())
+            }
+            Self::KillHub => Some(vec![&mut deployment.hub.process]),
             Self::KillClickHouse(region)
             | Self::PauseClickHouse(region)
             | Self::InsertsFail(region)
             | Self::InsertsUnanswered(region)
             | Self::InsertsTwice(region)
             | Self::InsertsLate(region)
-            | Self::DiesInInsert(region) => regions.get_mut(region).map(|region| &mut region.clickhouse.process),
-            Self::KillCassandra(number) => deployment.cassandra.get_mut(number).map(|node| &mut node.process),
+            | Self::DiesInInsert(region) => regions.get_mut(region).map(|region| vec![&mut region.clickhouse.process]),
+            Self::KillCassandra(number) => deployment.cassandra.get_mut(number).map(|node| vec![&mut node.process]),
         };
-        process.with_context(|| format!("the deployment has no such part: {self}"))
+        processes.with_context(|| format!("the deployment has no such part: {self}"))
     }
+}
+
+fn collector(deployment: &mut Deployment, region: usize, number: usize) -> anyhow::Result<&mut Role> {
+    let region = deployment.regions.get_mut(region).context("no such region")?;
+    region.collectors.get_mut(number).context("no such collector")
+}
+
+fn server(deployment: &mut Deployment, region: usize, number: usize) -> anyhow::Result<&mut Nats> {
+    let region = deployment.regions.get_mut(region).context("no such region")?;
+    region.nats.get_mut(number).context("no such server of NATS")
 }
 
 fn wait_end(deployment: &mut Deployment, region: usize) -> anyhow::Result<()> {

@@ -36,7 +36,16 @@ impl Fleet {
     /// # Errors
     /// If that does not happen; with the generator's last words.
     pub fn start(deployment: &Deployment, region: &str, count: usize) -> anyhow::Result<Self> {
-        let ledger = deployment.folder.join(format!("fleet-{region}.ledger"));
+        Self::start_named(deployment, &format!("fleet {region}"), region, count)
+    }
+
+    /// As [`Fleet::start`], one of several of a region.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_named(deployment: &Deployment, name: &str, region: &str, count: usize) -> anyhow::Result<Self> {
+        let file = name.replace(' ', "-");
+        let ledger = deployment.folder.join(format!("{file}.ledger"));
         let _absent = fs::remove_file(&ledger);
         let interval = deployment.options.heartbeat_interval_s.to_string();
         let mut words = vec![deployment.program("breeze-loadtest").into_os_string(), "agents".into()];
@@ -46,8 +55,8 @@ impl Fleet {
         words.extend(["--count".into(), count.to_string().into()]);
         words.extend(["--ready-file".into(), deployment.ready_file.clone().into()]);
         words.extend(["--ledger".into(), ledger.clone().into()]);
-        let log = deployment.folder.join(format!("fleet-{region}.log"));
-        let mut process = Process::new(&format!("fleet {region}"), words, &log);
+        let log = deployment.folder.join(format!("{file}.log"));
+        let mut process = Process::new(name, words, &log);
         process.start()?;
         let mut fleet = Self { process, region: region.to_owned(), count, ledger };
         fleet.wait_for(&Book::new(), 1, FIRST_PATIENCE)?;

@@ -1,7 +1,22 @@
 //! One role as a process.
 
 use crate::servers::{Process, START_PATIENCE, http};
-use std::{ffi::OsString, path::Path, time::Duration};
+use anyhow::{Context, ensure};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// What libfaketime reads; the clocks that count since the boot stay as they are, leases hang on them.
+const CLOCK: [&str; 4] = ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"];
+
+/// libfaketime, where it is installed.
+#[must_use]
+pub fn faketime() -> Option<PathBuf> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
+    let libraries = folders.map(|folder| Path::new(folder).join("faketime/libfaketime.so.1"));
+    libraries.into_iter().find(|library| library.exists())
+}
 
 /// A role of Breeze and where it answers about its health.
 #[derive(Debug)]
@@ -13,8 +28,33 @@ pub struct Role {
 }
 
 impl Role {
-    pub(super) fn new(name: &str, words: Vec<OsString>, log: &Path, health: &str) -> Self {
-        Self { name: name.to_owned(), process: Process::new(name, words, log), health: health.to_owned() }
+    pub(super) fn new(name: &str, process: Process, health: &str) -> Self {
+        Self { name: name.to_owned(), process, health: health.to_owned() }
+    }
+
+    /// Ends it in order and starts it again, as something else if `change` says so; waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not end well, or does not get ready.
+    pub fn replace(&mut self, change: impl FnOnce(&mut Process)) -> anyhow::Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.is_none_or(|status| status.success()), "{} ended with {status:?}", self.name);
+        change(&mut self.process);
+        self.start()
+    }
+
+    /// Starts it again with a wall clock that is wrong by `seconds`, or right with 0.
+    ///
+    /// # Errors
+    /// If libfaketime is not installed, or as [`Role::replace`].
+    pub fn set_clock(&mut self, seconds: i64) -> anyhow::Result<()> {
+        let library = faketime().context("libfaketime is not installed")?;
+        self.replace(|process| {
+            let values = [library.into_os_string(), format!("{seconds:+}s").into(), "1".into(), "1".into()];
+            for (name, value) in CLOCK.into_iter().zip(values) {
+                process.set_env(name, (seconds != 0).then_some(value));
+            }
+        })
     }
 
     /// Starts it, and waits until it says that it is ready.

@@ -5,10 +5,21 @@ mod cql;
 use super::{START_PATIENCE, Tools, port::free_port, process::Process};
 use anyhow::Context;
 use std::{
+    ffi::OsString,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
 };
+
+/// Where a node is to be.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub datacenter: String,
+    /// One of its own: all nodes of a cluster use the same port between them.
+    pub ip: IpAddr,
+    /// What runs it in the network that has this address.
+    pub prefix: Vec<OsString>,
+}
 
 /// A node with its own data. Data are best on tmpfs: what is tested is not the disk.
 #[derive(Debug)]
@@ -36,20 +47,35 @@ impl Cassandra {
     /// # Errors
     /// As [`Cassandra::single`].
     pub fn datacenters(tools: &Tools, folder: &Path, datacenters: &[&str]) -> anyhow::Result<Vec<Self>> {
-        let storage = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-        let ips = |number| IpAddr::V4(Ipv4Addr::new(127, 0, 0, number));
-        let all: Vec<String> = (1_u8..).zip(datacenters).map(|(number, _)| ips(number).to_string()).collect();
+        let place = |(number, datacenter): (u8, &&str)| Place {
+            datacenter: (*datacenter).to_owned(),
+            ip: IpAddr::V4(Ipv4Addr::new(127, 0, 0, number)),
+            prefix: Vec::new(),
+        };
+        Self::places(tools, folder, &(1_u8..).zip(datacenters).map(place).collect::<Vec<_>>())
+    }
+
+    /// A node at each place; waited for until each sees the others.
+    ///
+    /// # Errors
+    /// As [`Cassandra::single`].
+    pub fn places(tools: &Tools, folder: &Path, places: &[Place]) -> anyhow::Result<Vec<Self>> {
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let storage = free_port(localhost)?;
+        let all = places.iter().map(|place| place.ip.to_string()).collect::<Vec<_>>().join(",");
         let mut nodes = Vec::new();
-        for (number, datacenter) in (1_u8..).zip(datacenters) {
-            let address = SocketAddr::new(ips(number), free_port(ips(number))?);
-            let mut node = Self::node(tools, &folder.join(datacenter), address, storage, datacenter, &all.join(","))?;
+        for place in places {
+            // An address of another network cannot be tried out here; a port is never given twice.
+            let port = free_port(if place.prefix.is_empty() { place.ip } else { localhost })?;
+            let address = SocketAddr::new(place.ip, port);
+            let mut node = Self::node(tools, &folder.join(&place.datacenter), address, storage, place, &all)?;
             // One after the other: a node that starts first finds the others there.
             node.restart()?;
             nodes.push(node);
         }
         for node in &mut nodes {
             let address = node.address;
-            let others = datacenters.len() - 1;
+            let others = places.len() - 1;
             node.process.wait_until(START_PATIENCE, || cql::peers(address).is_ok_and(|peers| peers == others))?;
         }
         Ok(nodes)
@@ -73,7 +99,7 @@ impl Cassandra {
         folder: &Path,
         address: SocketAddr,
         storage: u16,
-        datacenter: &str,
+        place: &Place,
         all: &str,
     ) -> anyhow::Result<Self> {
         let lib = tools.cassandra().context("Cassandra or Java is not installed: cargo xtask test installs them")?;
@@ -86,11 +112,12 @@ impl Cassandra {
             address.ip().to_string().into(),
             address.port().to_string().into(),
             storage.to_string().into(),
-            datacenter.into(),
+            place.datacenter.clone().into(),
             all.into(),
         ];
-        let process = Process::new(&format!("cassandra {datacenter}"), words, &folder.join("cassandra.log"));
-        Ok(Self { process, address, datacenter: datacenter.to_owned() })
+        let name = format!("cassandra {}", place.datacenter);
+        let process = Process::new(&name, words, &folder.join("cassandra.log")).with_prefix(place.prefix.clone());
+        Ok(Self { process, address, datacenter: place.datacenter.clone() })
     }
 
     /// Starts again on the same data and ports, and waits until it answers.

@@ -4,10 +4,13 @@ use super::{START_PATIENCE, Tools, http, port::free_port, process::Process};
 use anyhow::{Context, ensure};
 use serde_json::json;
 use std::{
+    ffi::OsString,
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What the server asks of its callers and shows them.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +19,8 @@ pub struct Options {
     pub credentials: Option<(String, String)>,
     /// PEM files of its certificate chain and key: then it speaks TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where it listens, if not on 127.0.0.1, and what runs it in the network that has this address.
+    pub at: Option<(IpAddr, Vec<OsString>)>,
 }
 
 /// How the next inserts fare; zero for well. Each count is of inserts, and counts down.
@@ -42,6 +47,7 @@ pub struct Faults {
 pub struct ClickHouse {
     /// To be stopped, killed and paused.
     pub process: Process,
+    host: IpAddr,
     port: u16,
     has_tls: bool,
 }
@@ -54,9 +60,10 @@ impl ClickHouse {
     pub fn start(tools: &Tools, folder: &Path, name: &str, options: &Options) -> anyhow::Result<Self> {
         let python = tools.clickhouse().context("chdb is not installed: cargo xtask test installs it")?;
         fs::create_dir_all(folder)?;
-        let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+        let port = free_port(LOCALHOST)?;
+        let (host, prefix) = options.at.clone().unwrap_or((LOCALHOST, Vec::new()));
         let mut words = vec![python, Tools::script("clickhouse_http.py"), "--data".into(), folder.join("data")];
-        words.extend(["--listen".into(), format!("127.0.0.1:{port}").into()]);
+        words.extend(["--listen".into(), format!("{host}:{port}").into()]);
         if let Some((user, password)) = &options.credentials {
             let file = folder.join("password");
             fs::write(&file, password)?;
@@ -65,8 +72,8 @@ impl ClickHouse {
         if let Some((chain, key)) = &options.tls {
             words.extend(["--tls-cert".into(), chain.clone(), "--tls-key".into(), key.clone()]);
         }
-        let process = Process::new(name, words, &folder.join("clickhouse.log"));
-        let mut server = Self { process, port, has_tls: options.tls.is_some() };
+        let process = Process::new(name, words, &folder.join("clickhouse.log")).with_prefix(prefix);
+        let mut server = Self { process, host, port, has_tls: options.tls.is_some() };
         server.restart()?;
         Ok(server)
     }
@@ -87,10 +94,10 @@ impl ClickHouse {
         })
     }
 
-    /// `127.0.0.1:port`
+    /// `host:port`
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// As a client wants it; with TLS for the name `localhost`.
@@ -99,7 +106,7 @@ impl ClickHouse {
         if self.has_tls {
             format!("https://localhost:{}", self.port)
         } else {
-            format!("http://127.0.0.1:{}", self.port)
+            format!("http://{}:{}", self.host, self.port)
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{START_PATIENCE, Tools, http, port::free_port, process::Process};
 use anyhow::Context;
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr},
@@ -72,6 +73,8 @@ pub struct Nats {
     pub ports: Ports,
     /// Its configuration and data.
     pub folder: PathBuf,
+    /// Where it is reached.
+    pub host: IpAddr,
     has_tls: bool,
 }
 
@@ -141,7 +144,15 @@ impl Nats {
         fs::write(&file, text.replace("{store}", &store.display().to_string()))?;
         let words = [program.into_os_string(), "-c".into(), file.into()];
         let process = Process::new(name, words, &folder.join("nats.log"));
-        Ok(Self { process, ports, folder: folder.to_path_buf(), has_tls: false })
+        Ok(Self { process, ports, folder: folder.to_path_buf(), host: LOCALHOST, has_tls: false })
+    }
+
+    /// Reached at another address, in another network: what runs it there stands before its words.
+    #[must_use]
+    pub fn at(mut self, host: IpAddr, prefix: Vec<OsString>) -> Self {
+        self.host = host;
+        self.process = self.process.with_prefix(prefix);
+        self
     }
 
     /// Starts again on the same data and ports, and waits until it and its JetStream are well.
@@ -158,7 +169,7 @@ impl Nats {
     /// # Errors
     /// If they do not get so.
     pub fn wait(&mut self) -> anyhow::Result<()> {
-        let address = format!("127.0.0.1:{}", self.ports.monitor);
+        let address = format!("{}:{}", self.host, self.ports.monitor);
         self.process.wait_until(START_PATIENCE, || {
             http::request(&address, "GET", "/healthz", b"").is_ok_and(|(status, _)| status == 200)
         })
@@ -181,8 +192,11 @@ impl Nats {
     /// As a client wants it.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.has_tls { "tls://localhost" } else { "nats://127.0.0.1" };
-        format!("{scheme}:{}", self.ports.client)
+        if self.has_tls {
+            format!("tls://localhost:{}", self.ports.client)
+        } else {
+            format!("nats://{}:{}", self.host, self.ports.client)
+        }
     }
 }
 

@@ -20,6 +20,7 @@ const LAST_WORDS: usize = 30;
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    prefix: Vec<OsString>,
     words: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     log: PathBuf,
@@ -30,7 +31,21 @@ impl Process {
     /// Not started yet. `words` are the program and its arguments; both channels go to the end of `log`.
     pub fn new<W: Into<OsString>>(name: &str, words: impl IntoIterator<Item = W>, log: &Path) -> Self {
         let words = words.into_iter().map(Into::into).collect();
-        Self { name: name.to_owned(), words, environment: Vec::new(), log: log.to_path_buf(), child: None }
+        Self {
+            name: name.to_owned(),
+            prefix: Vec::new(),
+            words,
+            environment: Vec::new(),
+            log: log.to_path_buf(),
+            child: None,
+        }
+    }
+
+    /// Run by another program, which must become it (`ip netns exec …`): signals go to its id.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Vec<OsString>) -> Self {
+        self.prefix = prefix;
+        self
     }
 
     /// With a variable of the environment.
@@ -38,6 +53,19 @@ impl Process {
     pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// Sets a variable of the environment for the next start, or takes it away.
+    pub fn set_env(&mut self, name: &str, value: Option<OsString>) {
+        self.environment.retain(|(other, _)| other != name);
+        self.environment.extend(value.map(|value| (name.into(), value)));
+    }
+
+    /// Another program for the next start, with the same arguments.
+    pub fn set_program(&mut self, program: &Path) {
+        if let Some(first) = self.words.first_mut() {
+            *first = program.as_os_str().to_owned();
+        }
     }
 
     /// With more arguments.
@@ -55,9 +83,10 @@ impl Process {
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let (program, arguments) = self.words.split_first().context("no program")?;
+        let mut words = self.prefix.iter().chain(&self.words);
+        let program = words.next().context("no program")?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {}: {program:?}", self.name))?);
         Ok(())

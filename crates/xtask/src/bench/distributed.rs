@@ -120,7 +120,8 @@ fn load(root: &Path, arguments: &Arguments, deployment: &Deployment) -> anyhow::
         for role in region.collectors.iter().chain([&region.relay]) {
             load.args(["--process", &label(&role.process)?]);
         }
-        beside.extend([&region.nats.process, &region.clickhouse.process]);
+        beside.extend(region.nats.iter().map(|server| &server.process));
+        beside.push(&region.clickhouse.process);
         load.args(["--clickhouse", &format!("{}/{DATABASE}", region.clickhouse.url())]);
     }
     for process in beside {
