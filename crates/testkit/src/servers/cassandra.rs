@@ -88,7 +88,8 @@ impl Cassandra {
     pub fn with_passwords(tools: &Tools, folder: &Path, datacenter: &str) -> anyhow::Result<Self> {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (address, storage) = (SocketAddr::new(localhost, free_port(localhost)?), free_port(localhost)?);
-        let mut node = Self::node(tools, &folder.join(datacenter), address, storage, datacenter, "127.0.0.1")?;
+        let place = Place { datacenter: datacenter.to_owned(), ip: localhost, prefix: Vec::new() };
+        let mut node = Self::node(tools, &folder.join(datacenter), address, storage, &place, "127.0.0.1")?;
         node.process = node.process.with_env("CASSANDRA_AUTHENTICATOR", "PasswordAuthenticator");
         node.restart()?;
         Ok(node)

@@ -18,7 +18,7 @@ fn whoever_is_not_let_in_says_so_and_goes_on_when_it_is_put_right() -> anyhow::R
     let credentials = Some(("breeze".to_owned(), "right".to_owned()));
     let (node, metrics) = thread::scope(|scope| {
         let node = scope.spawn(|| Cassandra::with_passwords(&tools, &folder.join("cassandra"), "dc1"));
-        let options = clickhouse::Options { credentials, tls: None };
+        let options = clickhouse::Options { credentials, ..clickhouse::Options::default() };
         let metrics = ClickHouse::start(&tools, &folder.join("clickhouse"), "clickhouse", &options);
         (node.join(), metrics)
     });
