@@ -340,7 +340,7 @@ mod tests {
     fn a_beginning_that_comes_after_its_end_is_no_presence() {
         let mut presence = Presence::default();
         for epoch in [5, 6] {
-            assert!(!presence.handle_disconnected(key(0, epoch), 10), "nobody knew it");
+            assert!(!presence.handle_disconnected(key(0, epoch), 10, ""), "nobody knew it");
         }
         for epoch in [5, 6] {
             let late = session(0, epoch, A, epoch);
@@ -354,6 +354,18 @@ mod tests {
         assert_eq!(presence.handle_connected(standby, 10).verdict, Verdict::Stale, "and not after a hand-over");
         assert_eq!(presence.primary(), None);
         assert_eq!(presence.handle_connected(session(0, 7, A, 7), 20).verdict, Verdict::GoOn, "the next one is there");
+    }
+
+    #[test]
+    fn an_end_from_elsewhere_does_not_change_what_is_told_of_the_last() {
+        let mut presence = Presence::default();
+        presence.handle_connected(session(0, 9, A, 9), 0);
+        assert!(presence.handle_disconnected(key(0, 9), 20, "goodbye"));
+        for epoch in 1..=2 * MAX_ENDED as u64 {
+            assert!(!presence.handle_disconnected(key(1, epoch), 30, "timeout"));
+            assert_eq!(presence.end(), Some((key(0, 9), 20, "goodbye")));
+            assert_eq!(presence.judge(&session(1, epoch, A, 1), 40), Verdict::Stale);
+        }
     }
 
     #[test]
