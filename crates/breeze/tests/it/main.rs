@@ -3,6 +3,7 @@
 mod support;
 
 mod agent_figures;
+mod audit;
 mod backup;
 mod clocks;
 mod crash;
