@@ -57,6 +57,8 @@ pub struct Config {
     pub heartbeat_interval_s: u32,
     /// How long a device's certificate is good, in seconds.
     pub device_certificate_s: u64,
+    /// Where the audit log's checkpoints and archives go.
+    pub audit: crate::audit::Config,
 }
 
 impl Default for Config {
@@ -76,6 +78,7 @@ impl Default for Config {
             setup_link_s: 24 * 3600,
             heartbeat_interval_s: 60,
             device_certificate_s: 7 * 24 * 3600,
+            audit: crate::audit::Config::default(),
         }
     }
 }
@@ -98,6 +101,7 @@ impl Config {
         if self.device_certificate_s < 60 {
             anyhow::bail!("device_certificate_s must be at least 60, and is {}", self.device_certificate_s);
         }
+        self.audit.check()?;
         if self.regions.len() > MAX_REGIONS {
             anyhow::bail!("regions names {}, and may name {MAX_REGIONS}", self.regions.len());
         }

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod context;
 pub mod directory;
@@ -29,6 +30,7 @@ use crate::{
         password::Passwords,
         setup,
     },
+    audit::{checkpoint::Notary, forward::BusForward, places::Place},
     context::Shared,
     directory::{Feed, FeedConfig},
     pki::{
@@ -43,6 +45,7 @@ use breeze_bus::{
 };
 use breeze_proto::{
     enroll::EnrollmentKey,
+    subject,
     v1::{Relay, SignedRoot},
 };
 use breeze_runtime::{shutdown::Shutdown, tasks::Tasks, tls::LiveIdentity};
@@ -92,6 +95,7 @@ pub struct ControlPlane {
     app: App,
     certificates: Arc<Certificates>,
     signer: Arc<dyn Signer>,
+    notary: Notary,
 }
 
 /// A control plane that serves.
@@ -165,7 +169,9 @@ impl ControlPlane {
             config.heartbeat_interval_s * 1_000,
             config.default_region().to_owned(),
         ));
-        let audit = Arc::new(AuditLog::new(Arc::clone(&state), keyring.derive("audit")));
+        let audit = Arc::new(AuditLog::new(Arc::clone(&state), keyring.derive("audit"), &config.id, now_ms));
+        audit.forward_by(Arc::new(BusForward(Arc::clone(&bus))));
+        let notary = Notary::new(&keyring, record.id.to_string());
         let outbox = Arc::new(tasks::outbox::assemble(&state, &bus, &audit, revocations));
         let app = App::new(Shared {
             cursors: Cursors::new(keyring.derive("cursors")),
@@ -196,7 +202,7 @@ impl ControlPlane {
             .await
             .map_err(|error| anyhow::anyhow!("cannot make the first tenant: {error:?}"))?;
         let certificates = Arc::new(Certificates::new(Arc::clone(app.authority.ca())));
-        Ok(Self { app, certificates, signer })
+        Ok(Self { app, certificates, signer, notary })
     }
 
     /// A certificate and key for a relay of this process, kept fresh while the control plane serves.
@@ -239,7 +245,7 @@ impl ControlPlane {
     /// # Errors
     /// When the address is taken, certificates cannot be read, or store or bus refuse.
     pub async fn serve(self, relays: Vec<Relay>, shutdown: Shutdown) -> anyhow::Result<Handle> {
-        let Self { app, certificates, signer: _ } = self;
+        let Self { app, certificates, signer: _, notary } = self;
         app.authority.set_relays(relays).await?;
         let (listener, addr) = server::bind(&app.config)?;
         let tls = server::tls(&app.config, &certificates)?;
@@ -265,6 +271,7 @@ impl ControlPlane {
             tasks::relays::follow(authority, bus, stop).await;
             Ok(())
         });
+        keep_audit(&app, notary, &tasks, &shutdown).await?;
         let (outbox, stop) = (Arc::clone(&app.outbox), shutdown.token());
         tasks.spawn("outbox", async move {
             outbox.run(stop.cancelled_owned()).await;
@@ -302,6 +309,35 @@ impl ControlPlane {
         });
         Ok(Handle { addr, setup_url, app, tasks })
     }
+}
+
+/// The tasks of the audit log: entries of other nodes, checkpoints, retention.
+async fn keep_audit(app: &App, notary: Notary, tasks: &Tasks, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let config = &app.config.audit;
+    let service = app.bus.serve(&subject::audit_append(&app.config.id)).await?;
+    tasks.spawn("audit entries", audit::forward::answer(service, Arc::clone(&app.audit), shutdown.token()));
+    let store = config.store.as_ref().map(audit::store::Store::open).transpose()?.map(Arc::new);
+    let file = config.checkpoint_file.clone();
+    let file = file.unwrap_or_else(|| app.config.data.join(audit::CHECKPOINT_FILE));
+    let mut places: Vec<Box<dyn Place>> = vec![Box::new(audit::places::File(file))];
+    if let Some(syslog) = &config.syslog {
+        places.push(Box::new(audit::places::Syslog::parse(syslog)?));
+    }
+    if let Some(store) = &store {
+        places.push(Box::new(audit::places::Objects(Arc::clone(store))));
+    }
+    let (log, stop, period) = (Arc::clone(&app.audit), shutdown.token(), Duration::from_secs(config.checkpoint_s));
+    tasks.spawn("audit checkpoints", async move {
+        audit::places::publish(log, notary, places, period, stop).await;
+        Ok(())
+    });
+    let (state, log, stop) = (Arc::clone(&app.state), Arc::clone(&app.audit), shutdown.token());
+    let node = app.config.id.clone();
+    tasks.spawn("audit retention", async move {
+        audit::retention::keep(state, log, store, node, stop).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 fn report(app: &App) -> Report {

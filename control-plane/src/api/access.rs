@@ -42,6 +42,10 @@ permissions! {
     EnrollmentWrite = "enrollment:write";
     OrganizationsRead = "organizations:read";
     AuditRead = "audit:read";
+    /// Take entries out of the house.
+    AuditExport = "audit:export";
+    /// Say how long entries are kept, and hold them.
+    AuditManage = "audit:manage";
     StatusRead = "status:read";
 }
 

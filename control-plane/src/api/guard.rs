@@ -6,7 +6,7 @@ use crate::{
         Mutation, Principal,
         client::Client,
         rate::{Class, network},
-        router::Guard,
+        router::{Action, Guard},
     },
     app::session,
     context::App,
@@ -35,8 +35,10 @@ pub(super) async fn stand(State((app, guard)): State<(App, Guard)>, request: Req
                 Err(refused) => refused.into_response(),
             };
             let code = response.extensions().get::<ProblemCode>().map_or("", |code| code.0);
-            mutation.close(&app, response.status(), code).await;
-            response
+            match mutation.close(&app, response.status(), code).await {
+                Ok(()) => response,
+                Err(unrecorded) => unrecorded.into_response(),
+            }
         }
     };
     if let Some(left) = left {
@@ -73,7 +75,12 @@ async fn admit(
             };
             *left = Some(app.limits.take(guard.class, principal.user_id)?);
             if guard.action.is_none() {
-                require(&principal, permission)?;
+                if let Err(refused) = require(&principal, permission) {
+                    let action = Action::quiet(permission);
+                    let denied = Mutation::open(action, String::new(), Some(principal), client, &parts.headers)?;
+                    denied.close(app, refused.status(), "forbidden").await?;
+                    return Err(refused);
+                }
                 (guard.prove)(Arc::clone(&principal), &mut parts.extensions);
             }
             Some(principal)
@@ -95,7 +102,8 @@ fn allow(app: &App, guard: &Guard, parts: &Parts) -> Result<(), ApiError> {
     check_origin(app, Client::found(&parts.extensions).secure, &parts.headers)?;
     let Some(permission) = guard.permission else { return Ok(()) };
     let principal = parts.extensions.get::<Arc<Principal>>().ok_or_else(ApiError::unauthenticated)?;
-    if principal.by_cookie() {
+    // A download is a link: nothing is changed by it.
+    if principal.by_cookie() && !guard.exports {
         let sent = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let expected = session::csrf_token(app, &principal.session);
         if !bool::from(subtle::ConstantTimeEq::ct_eq(sent.as_bytes(), expected.as_bytes())) {

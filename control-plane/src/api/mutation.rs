@@ -11,8 +11,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, request::Parts},
 };
 use breeze_proto::id::{AuditId, OrgId, PartnerId};
-use breeze_store::model::audit::{ActorType, AuditResult, Entry, Intent};
+use breeze_store::model::audit::{ActorType, AuditResult, Changes, Entry, Intent, changes};
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
 use std::{
     net::IpAddr,
@@ -35,6 +36,7 @@ pub struct Resource {
     pub id: Option<String>,
     pub name: Option<String>,
     pub org_id: Option<OrgId>,
+    pub changes: Changes,
     pub details: Value,
 }
 
@@ -53,6 +55,13 @@ impl Resource {
     #[must_use]
     pub const fn in_org(mut self, org_id: OrgId) -> Self {
         self.org_id = Some(org_id);
+        self
+    }
+
+    /// What differs between the record before and after; one that is made or deleted has no other side.
+    #[must_use]
+    pub fn changed<T: Serialize>(mut self, before: Option<&T>, after: Option<&T>) -> Self {
+        self.changes = changes(before, after);
         self
     }
 
@@ -85,7 +94,8 @@ struct Inner {
     principal: Option<Arc<Principal>>,
     actor: Mutex<Actor>,
     resource: Mutex<Resource>,
-    opened: AtomicBool,
+    /// Whether an entry is on its way, or there is nothing to tell.
+    settled: AtomicBool,
     client: Client,
     user_agent: Option<String>,
     idempotency_key: Option<String>,
@@ -125,7 +135,7 @@ impl Mutation {
             principal,
             actor: Mutex::new(actor),
             resource: Mutex::new(Resource::default()),
-            opened: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             client,
             user_agent: text("user-agent").map(|text| text.chars().take(MAX_USER_AGENT_CHARS).collect()),
             idempotency_key,
@@ -135,8 +145,41 @@ impl Mutation {
     /// The audit entry of the change, for the commit that makes it.
     pub fn intent(&self, resource: Resource) -> Intent {
         *self.0.resource.lock() = resource;
-        self.0.opened.store(true, Ordering::Relaxed);
+        self.0.settled.store(true, Ordering::Relaxed);
         Intent::new(self.entry(AuditResult::Success, None))
+    }
+
+    /// The same caller's second deed in one request, under a name of its own.
+    #[must_use]
+    pub fn and_then(&self, name: &'static str) -> Self {
+        let Inner { action, route, principal, actor, client, user_agent, idempotency_key, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            action: Action { name, ..*action },
+            route: route.clone(),
+            principal: principal.clone(),
+            actor: Mutex::new(actor.lock().clone()),
+            resource: Mutex::new(Resource::default()),
+            settled: AtomicBool::new(false),
+            client: *client,
+            user_agent: user_agent.clone(),
+            idempotency_key: idempotency_key.clone(),
+        }))
+    }
+
+    /// Writes the entry of a deed that no commit carries: an export. Durable when this returns.
+    ///
+    /// # Errors
+    /// The store's: without its entry it must not be done.
+    pub async fn record(&self, app: &App, resource: Resource) -> Result<(), ApiError> {
+        *self.0.resource.lock() = resource;
+        app.audit.append(self.entry(AuditResult::Success, None)).await?;
+        self.0.settled.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says that everything was so already, and that there is nothing to tell.
+    pub fn unchanged(&self) {
+        self.0.settled.store(true, Ordering::Relaxed);
     }
 
     /// What it is about, for the entry that is written when no commit takes the intent.
@@ -193,6 +236,7 @@ impl Mutation {
             ip_address: Some(self.0.client.address.to_string()),
             user_agent: self.0.user_agent.clone(),
             request_id: Some(request_id::current().to_string()),
+            changes: resource.changes,
             details: resource.details,
         }
     }
@@ -200,24 +244,33 @@ impl Mutation {
     /// Closes the entry: what no commit took is written here. Malformed input is nobody's deed and is
     /// not written; nor are strangers who never got as far as naming an account. Of those who did, so
     /// many are written as [`Denials`](super::rate::Denials) lets through; the rest is counted.
-    pub(super) async fn close(&self, app: &App, status: StatusCode, code: &str) {
+    ///
+    /// # Errors
+    /// In builds for tests, when something succeeded that left no entry.
+    pub(super) async fn close(&self, app: &App, status: StatusCode, code: &str) -> Result<(), ApiError> {
         let known = self.0.actor.lock().kind != ActorType::Anonymous || !self.0.resource.lock().kind.is_empty();
         let result = match status {
             status if status.is_success() => {
-                (!self.0.opened.load(Ordering::Relaxed) && self.0.action.audited).then_some(AuditResult::Success)
+                (!self.0.settled.load(Ordering::Relaxed) && self.0.action.audited).then_some(AuditResult::Success)
             }
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED if known => Some(AuditResult::Denied),
             StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED if known => Some(AuditResult::Failure),
             status if status.is_server_error() && known => Some(AuditResult::Failure),
             _ => None,
         };
-        let Some(result) = result else { return };
+        let Some(result) = result else { return Ok(()) };
         let error = (!code.is_empty()).then(|| code.to_owned());
         let mut entry = self.entry(result, error);
+        if result == AuditResult::Success {
+            // A fault of the handler's: it is told late rather than never.
+            metrics::counter!("breeze_audit_unrecorded_total").increment(1);
+            tracing::error!(action = entry.action, "a mutation succeeded and its commit carried no entry");
+            entry.details = serde_json::json!({ "recorded_late": true });
+        }
         if entry.actor_type == ActorType::Anonymous {
             let Some(omitted) = app.limits.denials.admit(entry.partner_id, Instant::now()) else {
                 metrics::counter!("breeze_audit_denials_omitted_total").increment(1);
-                return;
+                return Ok(());
             };
             if omitted > 0 {
                 // Anonymous entries carry no details of their own.
@@ -228,6 +281,10 @@ impl Mutation {
             metrics::counter!("breeze_audit_append_failures_total").increment(1);
             tracing::error!(request.id = %request_id::current(), error = %error, "audit entry was not written");
         }
+        if cfg!(debug_assertions) && result == AuditResult::Success {
+            return Err(ApiError::internal("the mutation left no entry in the audit log"));
+        }
+        Ok(())
     }
 }
 

@@ -27,7 +27,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {
     pub name: &'static str,
-    /// Whether success without a commit that took the intent is worth an entry.
+    /// Whether success must have left an entry: a commit that took the intent, one that was written by
+    /// itself, or the word that nothing was changed.
     pub audited: bool,
 }
 
@@ -51,6 +52,8 @@ pub(super) struct Guard {
     pub(super) permission: Option<&'static str>,
     pub(super) action: Option<Action>,
     pub(super) class: Class,
+    /// Whether it reads, though it leaves an entry.
+    pub(super) exports: bool,
     pub(super) prove: fn(Arc<Principal>, &mut Extensions),
 }
 
@@ -83,27 +86,47 @@ impl Api {
     /// Anybody may read it.
     #[must_use]
     pub fn public(self, routes: UtoipaMethodRouter<App>) -> Self {
-        let guard = Guard { permission: None, action: None, class: Class::Public, prove: prove_nothing };
+        let guard =
+            Guard { permission: None, action: None, class: Class::Public, exports: false, prove: prove_nothing };
         self.endpoint(guard, routes)
     }
 
     /// Anybody may try it; the handler itself decides by what the body carries.
     #[must_use]
     pub fn public_mutation(self, action: Action, class: Class, routes: UtoipaMethodRouter<App>) -> Self {
-        self.endpoint(Guard { permission: None, action: Some(action), class, prove: prove_nothing }, routes)
+        self.endpoint(
+            Guard { permission: None, action: Some(action), class, exports: false, prove: prove_nothing },
+            routes,
+        )
     }
 
     /// Who is signed in and has `P` may read it.
     #[must_use]
     pub fn read<P: Permission>(self, routes: UtoipaMethodRouter<App>) -> Self {
-        let guard = Guard { permission: Some(P::NAME), action: None, class: Class::Session, prove: prove::<P> };
+        let guard =
+            Guard { permission: Some(P::NAME), action: None, class: Class::Session, exports: false, prove: prove::<P> };
         self.endpoint(guard, routes)
     }
 
     /// Who is signed in and has `P` may do it.
     #[must_use]
     pub fn mutation<P: Permission>(self, action: Action, routes: UtoipaMethodRouter<App>) -> Self {
-        let guard = Guard { permission: Some(P::NAME), action: Some(action), class: Class::Session, prove: prove::<P> };
+        let guard = Guard {
+            permission: Some(P::NAME),
+            action: Some(action),
+            class: Class::Session,
+            exports: false,
+            prove: prove::<P>,
+        };
+        self.endpoint(guard, routes)
+    }
+
+    /// Who is signed in and has `P` may take it out of the house. The handler writes the entry
+    /// ([`Mutation::record`](super::Mutation::record)) before it answers.
+    #[must_use]
+    pub fn export<P: Permission>(self, action: Action, routes: UtoipaMethodRouter<App>) -> Self {
+        let class = Class::Session;
+        let guard = Guard { permission: Some(P::NAME), action: Some(action), class, exports: true, prove: prove::<P> };
         self.endpoint(guard, routes)
     }
 
@@ -113,7 +136,8 @@ impl Api {
         for (path, item) in &mut paths.paths {
             for (method, operation) in operations(item) {
                 let reads = method == "get";
-                assert!(reads == guard.action.is_none(), "{method} {path}: reads are GET, and only they");
+                let is_read = guard.action.is_none() || guard.exports;
+                assert!(reads == is_read, "{method} {path}: reads are GET, and only they");
                 describe(operation, &guard);
                 let new = self.endpoints.insert(Endpoint { method: method.to_owned(), path: path.clone() });
                 assert!(new, "{method} {path} is registered twice");

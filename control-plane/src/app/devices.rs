@@ -15,6 +15,7 @@ use breeze_proto::{
 };
 use breeze_store::model::{
     Scope,
+    audit::{Changes, changes},
     device::{self, DEVICES, DeviceChange, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, Seen, Standing},
     device_state,
     error::ModelError,
@@ -178,7 +179,7 @@ pub async fn update(
         return Err(ApiError::precondition_failed());
     }
     let change = checked(app, scope, wish).await?;
-    let intent = mutation.intent(resource.details(difference(&seen, &change)));
+    let intent = mutation.intent(Resource { changes: difference(&seen, &change), ..resource });
     let seen = device::update(&*app.state, &seen, change, &intent, now_ms()).await?;
     publish(app, &seen).await?;
     describe(app, scope, &seen).await
@@ -204,7 +205,9 @@ pub async fn decommission(
     if seen.version() != version {
         return Err(ApiError::precondition_failed());
     }
-    let intent = mutation.intent(resource);
+    let standing = |standing| Some(json!({ "standing": standing }));
+    let (before, after) = (standing(seen.config().standing), standing(Standing::Decommissioned));
+    let intent = mutation.intent(resource.changed(before.as_ref(), after.as_ref()));
     let seen = device::decommission(&*app.state, &seen, DECOMMISSIONED, &intent, now_ms()).await?;
     let published = publish(app, &seen).await;
     if published.is_err() {
@@ -230,19 +233,20 @@ fn resource(seen: &Seen) -> Resource {
     Resource::new("device", config.id).named(name).in_org(config.org_id)
 }
 
-fn difference(seen: &Seen, change: &DeviceChange) -> serde_json::Value {
-    let mut details = serde_json::Map::new();
+fn difference(seen: &Seen, change: &DeviceChange) -> Changes {
     let old = seen.config();
+    let before = json!({ "display_name": old.display_name, "tags": old.tags, "site_id": old.site_id });
+    let mut after = before.clone();
     if let Some(new) = &change.display_name {
-        details.insert("display_name".into(), json!({ "from": old.display_name, "to": new }));
+        after["display_name"] = json!(new);
     }
     if let Some(new) = &change.tags {
-        details.insert("tags".into(), json!({ "from": old.tags, "to": new }));
+        after["tags"] = json!(new);
     }
     if let Some((_, new)) = &change.site {
-        details.insert("site_id".into(), json!({ "from": old.site_id, "to": new }));
+        after["site_id"] = json!(new);
     }
-    details.into()
+    changes(Some(&before), Some(&after))
 }
 
 async fn checked(app: &App, scope: &Scope, wish: Wish) -> Result<DeviceChange, ApiError> {

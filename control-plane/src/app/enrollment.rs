@@ -109,7 +109,8 @@ pub async fn create_key<T: Serialize + DeserializeOwned>(
             .seal(&context, &serde_json::to_vec(&body).map_err(ApiError::internal)?)
             .map_err(ApiError::internal)?,
     };
-    let intent = mutation.intent(Resource::new("enrollment_key", id).named(record.name.clone()).in_org(site.org_id));
+    let resource = Resource::new("enrollment_key", id).named(record.name.clone()).in_org(site.org_id);
+    let intent = mutation.intent(resource.changed(None, Some(&record)));
     match enrollment::create(&*app.state, &record, &kept, &intent).await? {
         Created::New => {
             app.deliver_now(enrollment::KEYS, &id.to_bytes()).await?;

@@ -14,11 +14,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use breeze_proto::id::{PartnerId, SessionId};
 use breeze_store::model::{
     Scope, Sites, Tenant,
-    audit::ActorType,
+    audit::{ActorType, Entry, Intent},
     people::{self, User, UserStatus},
     session::{self, Kind, NewSecrets, Refreshed, Session},
     tenancy,
 };
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -198,11 +199,23 @@ pub async fn sign_in(
 pub async fn open_browser_session(app: &App, mutation: &Mutation, user: &User) -> Result<SignedIn, ApiError> {
     let secret = new_secret();
     let session = new_session(mutation, user, Kind::Browser, &secret);
-    session::create(&*app.state, &session).await?;
-    mutation.about(Resource::new("session", session.id).named(user.email.clone()));
+    create(app, mutation, user, &session).await?;
     let cookie = cookie(mutation, &join(session.id, &secret), BROWSER_LIFETIME)?;
     let principal = principal_of(app, session).await?.ok_or_else(ApiError::unauthenticated)?;
     Ok(SignedIn { principal, cookie })
+}
+
+/// Stores a session with the entry of the sign-in.
+async fn create(app: &App, mutation: &Mutation, user: &User, session: &Session) -> Result<(), ApiError> {
+    let kind = match session.kind {
+        Kind::Browser => "browser",
+        Kind::Token => "token",
+    };
+    let resource = Resource::new("session", session.id)
+        .named(user.email.clone())
+        .details(json!({ "kind": kind, "expires_ms": session.expires_ms }));
+    session::create(&*app.state, session, &mutation.intent(resource)).await?;
+    app.deliver_now(session::SESSIONS, &session.id.to_bytes()).await
 }
 
 fn new_session(mutation: &Mutation, user: &User, kind: Kind, secret: &str) -> Session {
@@ -241,7 +254,10 @@ fn cookie(mutation: &Mutation, value: &str, lifetime: Duration) -> Result<Header
 /// # Errors
 /// The store's.
 pub async fn sign_out(app: &App, mutation: &Mutation, principal: &Principal) -> Result<HeaderValue, ApiError> {
-    session::revoke(&*app.state, principal.session_id(), now_ms()).await?;
+    let id = principal.session_id();
+    let intent = mutation.intent(Resource::new("session", id).named(principal.email.clone()));
+    session::revoke(&*app.state, id, &intent, now_ms()).await?;
+    app.deliver_now(session::SESSIONS, &id.to_bytes()).await?;
     cookie(mutation, "", Duration::ZERO)
 }
 
@@ -267,8 +283,7 @@ pub async fn issue_tokens(
     let (access, refresh) = (new_secret(), new_secret());
     let mut session = new_session(mutation, &user, Kind::Token, &access);
     session.refresh = Some(sha256_hex(refresh.as_bytes()));
-    session::create(&*app.state, &session).await?;
-    mutation.about(Resource::new("session", session.id).named(user.email));
+    create(app, mutation, &user, &session).await?;
     Ok(tokens(session.id, &access, &refresh))
 }
 
@@ -293,7 +308,18 @@ pub async fn refresh_tokens(app: &App, mutation: &Mutation, token: &str) -> Resu
         secret_expires_ms: now + ms(ACCESS_LIFETIME),
         refresh: sha256_hex(refresh.as_bytes()),
     };
-    let outcome = session::refresh(&*app.state, id, &presented, &new, now).await?;
+    let reused = |session: &Session| {
+        Intent::new(Entry {
+            actor_type: ActorType::Anonymous,
+            resource_type: Some("session".into()),
+            resource_id: Some(session.id.to_string()),
+            ip_address: Some(mutation.address().to_string()),
+            user_agent: Some(mutation.user_agent().to_owned()),
+            details: json!({ "user_id": session.user_id, "reason": "a used refresh token came again" }),
+            ..Entry::by_system("session.end_reused", now)
+        })
+    };
+    let outcome = session::refresh(&*app.state, id, &presented, &new, &reused, now).await?;
     let session = match &outcome {
         Refreshed::Session(session) | Refreshed::Reused(session) => session,
         Refreshed::Unknown => return Err(ApiError::unauthenticated()),
@@ -305,6 +331,7 @@ pub async fn refresh_tokens(app: &App, mutation: &Mutation, token: &str) -> Resu
     }
     if matches!(outcome, Refreshed::Reused(_)) {
         metrics::counter!("breeze_refresh_token_reuse_total").increment(1);
+        app.deliver_now(session::SESSIONS, &id.to_bytes()).await?;
         tracing::warn!(session.id = %id, "a used refresh token came again; its session is revoked");
         return Err(ApiError::new(
             StatusCode::UNAUTHORIZED,

@@ -159,7 +159,7 @@ pub async fn complete(app: &App, mutation: &Mutation, answers: Answers) -> Resul
     instance::complete_setup(&*app.state, &token, &plan, &intent, now).await.map_err(refused)?;
     app.setup_required.store(false, Ordering::Release);
     deliver(app, &instance).await?;
-    session::open_browser_session(app, mutation, &user).await
+    session::open_browser_session(app, &mutation.and_then("session.create"), &user).await
 }
 
 /// Delivers what the instance's commits planned, and what follows from that.

@@ -9,7 +9,7 @@ use breeze_proto::{
 use breeze_store::{
     model::{
         audit::{self, AuditLog},
-        device, enrollment, index, instance, people, tenancy,
+        device, enrollment, index, instance, people, session, tenancy,
     },
     state::{
         CommitTable, State,
@@ -21,8 +21,16 @@ use prost::Message as _;
 use std::sync::Arc;
 
 /// Tables whose commits have an outbox of ours.
-pub const TABLES: [CommitTable; 6] =
-    [instance::INSTANCE, tenancy::ORGANIZATIONS, tenancy::SITES, people::USERS, enrollment::KEYS, device::DEVICES];
+pub const TABLES: [CommitTable; 8] = [
+    instance::INSTANCE,
+    tenancy::ORGANIZATIONS,
+    tenancy::SITES,
+    people::USERS,
+    session::SESSIONS,
+    enrollment::KEYS,
+    device::DEVICES,
+    audit::HEADS,
+];
 
 /// Lists.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Signing in and out, tokens, CSRF.
 
 use crate::support::{Client, EMAIL, PASSWORD, Server, send};
+use breeze_store::model::audit::{Entry, Intent};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -129,7 +130,8 @@ async fn a_session_ends_unused_and_in_any_case() {
         ip_address: String::new(),
         user_agent: String::new(),
     };
-    session::create(&state, &session).await.expect("creates");
+    let intent = Intent::new(Entry::by_system("session.create", 0));
+    session::create(&state, &session, &intent).await.expect("creates");
     let open = async |secret: &str, at: u64| {
         session::authenticate(&state, session.id, secret, at * minute).await.expect("reads").is_some()
     };
@@ -140,6 +142,6 @@ async fn a_session_ends_unused_and_in_any_case() {
     assert!(!open("hash", 30).await, "it ends in any case");
 
     let idle = Session { id: SessionId::generate(), ..session.clone() };
-    session::create(&state, &idle).await.expect("creates");
+    session::create(&state, &idle, &intent).await.expect("creates");
     assert!(session::authenticate(&state, idle.id, "hash", 10 * minute).await.expect("reads").is_none());
 }

@@ -99,6 +99,7 @@ struct Things {
     device: String,
     key: String,
     pending: String,
+    organization: String,
 }
 
 async fn things(server: &Server, admin: &Client) -> Things {
@@ -106,11 +107,15 @@ async fn things(server: &Server, admin: &Client) -> Things {
     let approval = admin.post("/api/v1/enrollment-keys", &json!({"name": "k", "requires_approval": true})).await;
     let key = approval.text("key").parse().expect("key");
     let pending = Device::new().enroll(&server.client(), &key).await.text("device_id");
-    Things { device, key: approval.text("id"), pending }
+    let session = admin.get("/api/v1/auth/session").await;
+    let organization = session.body["organization"]["id"].as_str().expect("an id").to_owned();
+    Things { device, key: approval.text("id"), pending, organization }
 }
 
 fn fill(path: &str, things: &Things) -> String {
-    let id = if path.contains("enrollment-keys") {
+    let id = if path.contains("/audit/") {
+        &things.organization
+    } else if path.contains("enrollment-keys") {
         &things.key
     } else if path.contains("pending-devices") {
         &things.pending

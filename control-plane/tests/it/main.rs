@@ -1,6 +1,7 @@
 //! The control plane over real HTTP on loopback, above the in-memory store and bus.
 
 mod audit;
+mod audit_archive;
 mod auth;
 mod authorization;
 mod conventions;

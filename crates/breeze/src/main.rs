@@ -1,6 +1,7 @@
 //! `breeze`: every server role as a subcommand, and `breeze up`, all of them in one process.
 
 mod admin;
+mod audit;
 mod backup;
 mod bus_config;
 mod config;
@@ -57,6 +58,8 @@ enum Command {
     BusConfig(bus_config::Arguments),
     #[command(subcommand)]
     Admin(admin::Command),
+    #[command(subcommand)]
+    Audit(audit::Command),
     Backup(backup::BackupArguments),
     Restore(backup::RestoreArguments),
     #[command(subcommand)]
@@ -83,6 +86,7 @@ fn try_main(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Admin(command) => admin::run(&command, &mut |line| print(&format!("{line}\n"))),
+        Command::Audit(command) => audit::run(&command, &mut |line| print(&format!("{line}\n"))),
         Command::Backup(arguments) => backup::backup(&arguments, &mut |line| print(&format!("{line}\n"))),
         Command::Restore(arguments) => backup::restore(&arguments, &mut |line| print(&format!("{line}\n"))),
         Command::Keys(command) => keys::run(&command, &mut |line| print(&format!("{line}\n"))),

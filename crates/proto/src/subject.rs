@@ -77,6 +77,12 @@ pub fn live(device: DeviceId) -> String {
     format!("live.{device}")
 }
 
+/// Request to a node of the control plane, among them only: entries of an audit chain whose lease it holds.
+#[must_use]
+pub fn audit_append(node: &str) -> String {
+    format!("audit.{node}.append")
+}
+
 /// Broadcast: [`crate::v1::Digest`].
 #[must_use]
 pub fn digest(region: &str) -> String {

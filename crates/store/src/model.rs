@@ -27,6 +27,7 @@ use crate::state::Table;
 pub fn tables() -> Vec<Table> {
     vec![
         audit::HEADS.into(),
+        audit::INDEX.into(),
         audit::LOG.into(),
         device::DEVICES.into(),
         device_state::DEVICE_STATE.into(),

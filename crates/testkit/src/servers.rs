@@ -1,4 +1,4 @@
-//! Real servers for tests, as children of the test: NATS, ClickHouse's engine, Cassandra. Each can be
+//! Real servers for tests, as children of the test: NATS, ClickHouse's engine, Cassandra, an S3 server. Each can be
 //! stopped, killed, paused and started again on the same data; whatever still runs when its handle is
 //! dropped is killed, by its id.
 
@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub mod nats;
 mod port;
 pub mod process;
+pub mod s3;
 pub mod tls;
 mod tools;
 
@@ -16,6 +17,7 @@ pub use clickhouse::ClickHouse;
 pub use nats::Nats;
 pub use port::free_port;
 pub use process::Process;
+pub use s3::S3;
 pub use tools::Tools;
 
 /// How long a server may take to its first answer on a busy machine.

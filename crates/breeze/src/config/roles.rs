@@ -192,6 +192,10 @@ impl ControlPlaneFile {
         config.region.clone_from(&self.region);
         config.data = folder.join(&config.data);
         config.agent_binaries.iter_mut().for_each(|path| *path = folder.join(&*path));
+        config.audit.checkpoint_file.iter_mut().for_each(|path| *path = folder.join(&*path));
+        if let Some(store) = &mut config.audit.store {
+            store.secret_access_key_file.iter_mut().for_each(|path| *path = folder.join(&*path));
+        }
         if let breeze_control_plane::Tls::Files { cert, key } = &mut config.tls {
             (*cert, *key) = (folder.join(&*cert), folder.join(&*key));
         }

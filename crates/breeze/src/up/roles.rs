@@ -98,7 +98,7 @@ impl Roles {
             history: engines.history.clone(),
             render_metrics: Some(Arc::new(|| breeze_runtime::metrics::render().unwrap_or_default())),
         };
-        let config = control_config(arguments, at.dashboard)?;
+        let config = control_config(arguments, settings, at.dashboard)?;
         let opening = ControlPlane::open(config, deps);
         let control = runtimes.control.spawn(opening).await?.context("control plane")?;
 
@@ -183,7 +183,11 @@ impl Roles {
     }
 }
 
-fn control_config(arguments: &Arguments, listen: SocketAddr) -> anyhow::Result<breeze_control_plane::Config> {
+fn control_config(
+    arguments: &Arguments,
+    settings: &Settings,
+    listen: SocketAddr,
+) -> anyhow::Result<breeze_control_plane::Config> {
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(cert), Some(key)) => Tls::Files { cert: cert.clone(), key: key.clone() },
         _ if arguments.is_loopback() => Tls::None,
@@ -198,6 +202,7 @@ fn control_config(arguments: &Arguments, listen: SocketAddr) -> anyhow::Result<b
         trusted_proxies: arguments.trusted_proxies.clone(),
         agent_binaries: arguments.agent_binaries.clone(),
         heartbeat_interval_s: arguments.heartbeat_interval,
+        audit: settings.audit.clone(),
         ..breeze_control_plane::Config::default()
     })
 }

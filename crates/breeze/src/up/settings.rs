@@ -1,6 +1,6 @@
 //! Settings that few change: a TOML file, every key optional, unknown keys refused.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use breeze_runtime::config;
 use serde::Deserialize;
 use std::path::Path;
@@ -12,6 +12,7 @@ pub(super) struct Settings {
     pub(super) relay: Relay,
     pub(super) retention: Retention,
     pub(super) bus: Bus,
+    pub(super) audit: breeze_control_plane::audit::Config,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -80,6 +81,7 @@ impl Settings {
             "configuration {}, key `bus.max_stream_mib`: at least {MIN_STREAM_MIB}",
             file.display()
         );
+        settings.audit.check().with_context(|| format!("configuration {}", file.display()))?;
         Ok(settings)
     }
 }

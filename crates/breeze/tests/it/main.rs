@@ -3,6 +3,7 @@
 mod support;
 
 mod agent_figures;
+mod audit;
 mod backup;
 mod bad_days;
 mod clocks;

@@ -123,6 +123,7 @@ pub fn control_plane() -> Permissions {
         subject::REVOCATIONS_UPDATE.to_owned(),
         subject::DIRECTORY_STREAM.to_owned(),
         subject::digest_full("*"),
+        subject::audit_append("*"),
         subject::status("control-plane", "*"),
         "$JS.API.STREAM.INFO.*".to_owned(),
         "$JS.*.API.STREAM.INFO.*".to_owned(),
@@ -135,6 +136,7 @@ pub fn control_plane() -> Permissions {
         subject::AGENT_DOCUMENTS.to_owned(),
         subject::REVOCATIONS_SNAPSHOT.to_owned(),
         subject::REVOCATIONS_UPDATE.to_owned(),
+        subject::audit_append("*"),
         // As the directory and the live views subscribe: everything below.
         below(&subject::digest("*")),
         below(&any_device()),

@@ -1,49 +1,60 @@
 //! The audit log. An entry's intent lies in the outbox of the commit whose change it describes, so
-//! there is no change without its entry. A sequencer numbers the entries of a chain (a partner's, or
-//! the instance's) and chains them by a MAC whose key is not in the store.
+//! there is no change without its entry. A sequencer numbers the entries of a chain (an organization's,
+//! a partner's, or the instance's) and chains them by a MAC whose key is not in the store.
 //!
-//! The head of a chain holds its newest entry whole: the entry is committed there first and then
-//! copied to the log, so a crash between the two loses nothing (the next append copies it again).
+//! ```text
+//! audit_heads  <chain>              ~lease/*  the sequencer's lease
+//!                                   head      the newest batch, whole
+//!                                   day/…     counts of a UTC day
+//!                                   policy    how long, whether archived, legal hold
+//!                                   archive/… what was taken away: numbers, last MAC, digest
+//! audit        <chain>/<block>      number -> sealed entry
+//! audit_index  <chain>/ids/<byte>   id -> number
+//!              feed/<partner>/<hour>  (sealed time, chain, number)
+//!              feed/<partner>/hours   hours that have any
+//! ```
 
+mod changes;
+mod counts;
+mod query;
+mod retention;
+mod seal;
+mod sequencer;
 mod verify;
 
-pub use verify::{Broken, Fault, Verdict};
+pub use changes::{Change, Changes, MASK, changes};
+pub use counts::DayCounts;
+pub use query::{Asked, Filter, Found, MAX_LATE_MS, Position, Reach};
+pub use retention::{Archive, MAX_RETENTION_DAYS, MAX_RUN_BYTES, MAX_RUN_ENTRIES, MIN_RETENTION_DAYS, Policy, Run};
+pub use seal::Sealed;
+pub use sequencer::{AuditLog, Forward, ForwardError, Head, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
+pub use verify::{Broken, Fault, Published, Verdict};
 
-use super::{
-    Scope,
-    error::ModelError,
-    record::{self, MAX_ATTEMPTS, Versioned},
-};
-use crate::state::{
-    Assert, Commit, CommitOutcome, CommitTable, Family, Merge, MergeTable, OutboxItem, Scan, Serial, State, Table,
-    outbox::{Deliver, Delivery, DeliveryError},
-};
-use async_trait::async_trait;
+use super::record;
+use crate::state::{CommitTable, Family, MergeTable, OutboxItem, Serial};
 use breeze_proto::id::{AuditId, OrgId, PartnerId};
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
-use parking_lot::Mutex as SyncMutex;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
-use std::{collections::HashMap, fmt, sync::Arc};
-use tokio::sync::Mutex;
+use std::{fmt, str::FromStr};
 
 pub const HEADS: CommitTable = CommitTable::new("audit_heads", Family::Config, Serial::Local);
-/// Never expires.
+/// Never expires by itself.
 pub const LOG: MergeTable = MergeTable::new("audit", Family::Log);
+/// Where entries are, by id and by time.
+pub const INDEX: MergeTable = MergeTable::new("audit_index", Family::Log);
 /// Outbox topic of intents.
 pub const TOPIC: &str = "audit";
 /// Entries of one partition of the log.
 pub const BLOCK_ENTRIES: u64 = 4096;
-/// Chains whose heads one process remembers.
-const MAX_HEADS: usize = 1_024;
-const HEAD: &[u8] = b"head";
+/// Most bytes that the details of one entry take; beyond, they are replaced by a note of their size.
+pub const MAX_DETAILS_BYTES: usize = 32 * 1024;
 
 /// Who did it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorType {
     User,
+    ApiKey,
     Agent,
     System,
     /// Nobody who was known: a failed sign-in.
@@ -64,8 +75,9 @@ pub enum AuditResult {
 pub struct Entry {
     pub id: AuditId,
     pub timestamp_ms: u64,
-    /// Decides the chain; `None`: the instance's.
+    /// Decides the chain where no organization is named; `None`: the instance's.
     pub partner_id: Option<PartnerId>,
+    /// Decides the chain.
     pub org_id: Option<OrgId>,
     pub actor_type: ActorType,
     pub actor_id: Option<String>,
@@ -79,6 +91,9 @@ pub struct Entry {
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,
     pub request_id: Option<String>,
+    /// Before and after, secrets masked.
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub changes: Changes,
     pub details: serde_json::Value,
 }
 
@@ -104,7 +119,104 @@ impl Entry {
             ip_address: None,
             user_agent: None,
             request_id: None,
+            changes: Changes::default(),
             details: serde_json::Value::Null,
+        }
+    }
+
+    /// Where it belongs.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        match (self.org_id, self.partner_id) {
+            (Some(org), _) => Chain::Organization(org),
+            (None, Some(partner)) => Chain::Partner(partner),
+            (None, None) => Chain::Instance,
+        }
+    }
+
+    /// Its bytes, details cut to their bound.
+    fn encode(&self) -> Bytes {
+        let details = record::encode(&self.details);
+        if details.len() <= MAX_DETAILS_BYTES {
+            return record::encode(self);
+        }
+        let details = serde_json::json!({ "cut_bytes": details.len() });
+        record::encode(&Self { details, ..self.clone() })
+    }
+}
+
+/// A chain of entries; written as `org/<id>`, `partner/<id>` or `instance`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    Instance,
+    Partner(PartnerId),
+    Organization(OrgId),
+}
+
+impl Chain {
+    /// A byte for its kind and its id.
+    fn to_key(self) -> [u8; 17] {
+        let (kind, id) = match self {
+            Self::Instance => (0, [0; 16]),
+            Self::Partner(id) => (1, id.to_bytes()),
+            Self::Organization(id) => (2, id.to_bytes()),
+        };
+        let mut key = [kind; 17];
+        key[1..].copy_from_slice(&id);
+        key
+    }
+
+    fn from_key(key: &[u8]) -> Option<Self> {
+        let (kind, id) = key.split_first()?;
+        match kind {
+            0 => Some(Self::Instance),
+            1 => PartnerId::from_slice(id).map(Self::Partner),
+            2 => OrgId::from_slice(id).map(Self::Organization),
+            _ => None,
+        }
+    }
+
+    fn block(self, sequence: u64) -> Bytes {
+        format!("{self}/{}", (sequence - 1) / BLOCK_ENTRIES).into()
+    }
+
+    /// Entries by id, spread over partitions by the id's last byte.
+    fn ids(self, id: AuditId) -> Bytes {
+        format!("{self}/ids/{:02x}", id.to_bytes()[15]).into()
+    }
+
+    /// The chain that a partition of the log or of the heads belongs to.
+    fn of_partition(partition: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(partition).ok()?;
+        let mut parts = text.split('/');
+        match (parts.next()?, parts.next()) {
+            ("instance", _) => Some(Self::Instance),
+            (kind, Some(id)) => format!("{kind}/{id}").parse().ok(),
+            (_, None) => None,
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance => f.write_str("instance"),
+            Self::Partner(id) => write!(f, "partner/{id}"),
+            Self::Organization(id) => write!(f, "org/{id}"),
+        }
+    }
+}
+
+impl FromStr for Chain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} names no chain: write instance, partner/<id> or org/<id>");
+        match text.split_once('/') {
+            None if text == "instance" => Ok(Self::Instance),
+            Some(("partner", id)) => id.parse().map(Self::Partner).map_err(|_| wrong()),
+            Some(("org", id)) => id.parse().map(Self::Organization).map_err(|_| wrong()),
+            Some(_) | None => Err(wrong()),
         }
     }
 }
@@ -122,204 +234,8 @@ impl Intent {
     /// For the outbox of the commit.
     #[must_use]
     pub fn item(&self) -> OutboxItem {
-        OutboxItem { topic: TOPIC, payload: record::encode(&self.0) }
+        OutboxItem { topic: TOPIC, payload: self.0.encode() }
     }
-}
-
-/// An entry in its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    pub sequence: u64,
-    pub entry: Entry,
-    /// Over the MAC before, the number and the entry; hex.
-    pub mac: String,
-}
-
-/// The head that this process wrote last and has copied. Held while one appends to the chain; other
-/// chains do not wait. Should two locks of one chain ever be about, the head's version decides.
-type Chain = Arc<Mutex<Option<Versioned<Sealed>>>>;
-
-/// The sequencer and reader of the chains.
-pub struct AuditLog {
-    state: Arc<dyn State>,
-    key: [u8; 32],
-    heads: SyncMutex<HashMap<String, Chain>>,
-}
-
-impl fmt::Debug for AuditLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditLog").finish_non_exhaustive()
-    }
-}
-
-impl AuditLog {
-    /// `key` must not be in the store.
-    #[must_use]
-    pub fn new(state: Arc<dyn State>, key: [u8; 32]) -> Self {
-        Self { state, key, heads: SyncMutex::default() }
-    }
-
-    /// Appends an entry to its chain; an entry that is there already (by its id) is left alone.
-    ///
-    /// # Errors
-    /// The store's, and [`ModelError::Conflict`] when other nodes append all the time.
-    pub async fn append(&self, entry: Entry) -> Result<(), ModelError> {
-        let chain = chain_of(entry.partner_id);
-        let known = self.chain(&chain);
-        let mut known = known.lock().await;
-        for _ in 0..MAX_ATTEMPTS {
-            // Taken out: after an error nobody knows whether it is still the head.
-            let head = match known.take() {
-                Some(known) => Some(known),
-                None => self.read_head(&chain).await?,
-            };
-            if head.as_ref().is_some_and(|head| head.value.entry.id == entry.id) {
-                return Ok(());
-            }
-            // After the head was read, at each attempt: what another node put there and has been followed
-            // since is in the log.
-            let ids = ids_partition(&chain, entry.id);
-            if self.state.get(Table::Merge(LOG), &ids, &entry.id.to_bytes()).await?.is_some() {
-                *known = head;
-                return Ok(());
-            }
-            let sequence = head.as_ref().map_or(1, |head| head.value.sequence + 1);
-            let before = head.as_ref().map_or("", |head| head.value.mac.as_str());
-            let mac = self.mac(before, sequence, &entry);
-            let sealed = Sealed { sequence, entry: entry.clone(), mac };
-            let unchanged =
-                head.as_ref().map_or(Assert::Absent(HEAD.into()), |head| Assert::Version(HEAD.into(), head.version));
-            let commit = Commit::new(HEADS, chain.clone()).assert(unchanged).put(HEAD, record::encode(&sealed));
-            if let CommitOutcome::Applied { version } = self.state.commit(commit).await? {
-                self.copy(&chain, &sealed).await?;
-                *known = Some(Versioned { version, value: sealed });
-                return Ok(());
-            }
-        }
-        Err(record::contended())
-    }
-
-    /// The lock of a chain. Locks that nobody holds are forgotten when there are too many.
-    fn chain(&self, chain: &str) -> Chain {
-        let mut heads = self.heads.lock();
-        if heads.len() >= MAX_HEADS && !heads.contains_key(chain) {
-            heads.retain(|_, lock| Arc::strong_count(lock) > 1);
-        }
-        Arc::clone(heads.entry(chain.to_owned()).or_default())
-    }
-
-    /// The head as it is stored, copied to the log: whoever put it there may have died before that.
-    async fn read_head(&self, chain: &str) -> Result<Option<Versioned<Sealed>>, ModelError> {
-        let head = record::read::<Sealed>(&*self.state, HEADS, chain.as_bytes(), HEAD).await?;
-        if let Some(head) = &head {
-            self.copy(chain, &head.value).await?;
-        }
-        Ok(head)
-    }
-
-    async fn copy(&self, chain: &str, sealed: &Sealed) -> Result<(), ModelError> {
-        let row = |partition: Bytes, key: Bytes, value: Bytes| Merge {
-            table: LOG,
-            partition,
-            key,
-            version: 1,
-            value: Some(value),
-        };
-        let sequence = Bytes::copy_from_slice(&sealed.sequence.to_be_bytes());
-        let id = sealed.entry.id;
-        let rows = vec![
-            row(block_partition(chain, sealed.sequence), sequence.clone(), record::encode(sealed)),
-            row(ids_partition(chain, id), Bytes::copy_from_slice(&id.to_bytes()), sequence),
-        ];
-        Ok(self.state.merge(rows).await?)
-    }
-
-    /// Entries of a partner's chain before `before`, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// [`ModelError::NotFound`] outside the scope, and the store's.
-    pub async fn page(
-        &self,
-        scope: &Scope,
-        partner: Option<PartnerId>,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<(Vec<Sealed>, u64), ModelError> {
-        let allowed = partner.map_or(scope.system_reason().is_some(), |partner| scope.allows_partner(partner));
-        if !allowed {
-            return Err(ModelError::NotFound("audit log"));
-        }
-        let chain = chain_of(partner);
-        let Some(head) = record::read::<Sealed>(&*self.state, HEADS, chain.as_bytes(), HEAD).await? else {
-            return Ok((Vec::new(), 0));
-        };
-        let total = head.value.sequence;
-        let mut next = before.map_or(total, |before| before.saturating_sub(1).min(total));
-        let mut found = Vec::new();
-        while next > 0 && found.len() < limit {
-            let block = block_partition(&chain, next);
-            let mut scan = Scan { reverse: true, limit: limit - found.len(), ..Scan::default() };
-            scan.to = Some(Bytes::copy_from_slice(&(next + 1).to_be_bytes()));
-            loop {
-                let page = self.state.scan(Table::Merge(LOG), &block, scan.clone()).await?;
-                for row in &page.rows {
-                    found.push(record::decode::<Sealed>(&row.value)?);
-                }
-                match page.next {
-                    Some(to) if found.len() < limit => scan.to = Some(to),
-                    Some(_) | None => break,
-                }
-            }
-            next = (next - 1) / BLOCK_ENTRIES * BLOCK_ENTRIES;
-        }
-        found.truncate(limit);
-        Ok((found, total))
-    }
-
-    /// Checks MACs and numbers of a run of entries in ascending order; the first is checked against
-    /// `before`, the MAC of its predecessor (empty for the first of all).
-    #[must_use]
-    pub fn verify(&self, before: &str, run: &[Sealed]) -> bool {
-        let mut before = before.to_owned();
-        let mut sequence = None;
-        run.iter().all(|sealed| {
-            let dense = sequence.is_none_or(|last: u64| sealed.sequence == last + 1);
-            let valid = dense && self.mac(&before, sealed.sequence, &sealed.entry) == sealed.mac;
-            before.clone_from(&sealed.mac);
-            sequence = Some(sealed.sequence);
-            valid
-        })
-    }
-
-    fn mac(&self, before: &str, sequence: u64, entry: &Entry) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length is a key");
-        mac.update(b"breeze/v1/audit\0");
-        mac.update(&(before.len() as u64).to_be_bytes());
-        mac.update(before.as_bytes());
-        mac.update(&sequence.to_be_bytes());
-        mac.update(&record::encode(entry));
-        hex(&mac.finalize().into_bytes())
-    }
-}
-
-#[async_trait]
-impl Deliver for AuditLog {
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
-        Ok(self.append(record::decode(&delivery.payload)?).await?)
-    }
-}
-
-fn chain_of(partner: Option<PartnerId>) -> String {
-    partner.map_or_else(|| "instance".to_owned(), |partner| format!("partner/{partner}"))
-}
-
-fn block_partition(chain: &str, sequence: u64) -> Bytes {
-    format!("{chain}/{}", (sequence - 1) / BLOCK_ENTRIES).into()
-}
-
-/// Entries by id, spread over partitions by the id's last byte.
-fn ids_partition(chain: &str, id: AuditId) -> Bytes {
-    format!("{chain}/ids/{:02x}", id.to_bytes()[15]).into()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -328,4 +244,21 @@ fn hex(bytes: &[u8]) -> String {
         let _infallible = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_and_keys_name_their_chain() {
+        for chain in [Chain::Instance, Chain::Partner(PartnerId::generate()), Chain::Organization(OrgId::generate())] {
+            assert_eq!(chain.to_string().parse(), Ok(chain));
+            assert_eq!(Chain::from_key(&chain.to_key()), Some(chain));
+            for partition in [chain.to_string().into_bytes(), chain.block(5_000).to_vec()] {
+                assert_eq!(Chain::of_partition(&partition), Some(chain));
+            }
+        }
+        assert!("org/x".parse::<Chain>().is_err() && "organization".parse::<Chain>().is_err());
+    }
 }

@@ -3,6 +3,7 @@
 //! refresh secret that was used before ends the session: somebody has a copy.
 
 use super::{
+    audit::Intent,
     error::ModelError,
     record::{self, MAX_ATTEMPTS},
 };
@@ -74,14 +75,15 @@ pub enum Refreshed {
     Unknown,
 }
 
-/// Stores a new session.
+/// Stores a new session. The caller delivers the partition's outbox.
 ///
 /// # Errors
 /// The store's.
-pub async fn create(state: &dyn State, session: &Session) -> Result<(), ModelError> {
-    let commit = Commit::new(SESSIONS, session.id.to_bytes().to_vec())
+pub async fn create(state: &dyn State, session: &Session, intent: &Intent) -> Result<(), ModelError> {
+    let mut commit = Commit::new(SESSIONS, session.id.to_bytes().to_vec())
         .assert(Assert::Absent(RECORD.into()))
         .put(RECORD, record::encode(session));
+    commit.outbox.push(intent.item());
     match state.commit(commit).await? {
         CommitOutcome::Applied { .. } => Ok(()),
         CommitOutcome::Conflict { .. } => Err(record::contended()),
@@ -109,7 +111,7 @@ pub async fn authenticate(
     if now_ms >= session.seen_ms.saturating_add(TOUCH_INTERVAL_MS) {
         session.seen_ms = now_ms;
         // A lost race only means that somebody else noted it, or ended the session.
-        let _noted = replace(state, &session, found.version).await?;
+        let _noted = replace(state, &session, found.version, None).await?;
     }
     Ok(Some(session))
 }
@@ -173,11 +175,11 @@ pub async fn find(state: &dyn State, id: SessionId) -> Result<Option<Session>, M
     Ok(record::read::<Session>(state, SESSIONS, &id.to_bytes(), RECORD).await?.map(|found| found.value))
 }
 
-/// Ends a session.
+/// Ends a session. The caller delivers the partition's outbox.
 ///
 /// # Errors
 /// The store's.
-pub async fn revoke(state: &dyn State, id: SessionId, now_ms: u64) -> Result<(), ModelError> {
+pub async fn revoke(state: &dyn State, id: SessionId, intent: &Intent, now_ms: u64) -> Result<(), ModelError> {
     for _ in 0..MAX_ATTEMPTS {
         let Some(found) = record::read::<Session>(state, SESSIONS, &id.to_bytes(), RECORD).await? else {
             return Ok(());
@@ -187,7 +189,7 @@ pub async fn revoke(state: &dyn State, id: SessionId, now_ms: u64) -> Result<(),
             return Ok(());
         }
         session.revoked_ms = Some(now_ms);
-        if replace(state, &session, found.version).await? {
+        if replace(state, &session, found.version, Some(intent)).await? {
             return Ok(());
         }
     }
@@ -202,7 +204,8 @@ pub struct NewSecrets {
     pub refresh: SecretHash,
 }
 
-/// Exchanges a refresh secret for new secrets, once.
+/// Exchanges a refresh secret for new secrets, once. `reused` makes the entry of a session that is ended because
+/// its secret came again; the caller delivers the partition's outbox then.
 ///
 /// # Errors
 /// The store's.
@@ -211,6 +214,7 @@ pub async fn refresh(
     id: SessionId,
     presented: &str,
     new: &NewSecrets,
+    reused: &(dyn Fn(&Session) -> Intent + Sync),
     now_ms: u64,
 ) -> Result<Refreshed, ModelError> {
     for _ in 0..MAX_ATTEMPTS {
@@ -234,7 +238,8 @@ pub async fn refresh(
         } else {
             session.revoked_ms = Some(now_ms);
         }
-        if replace(state, &session, found.version).await? {
+        let intent = (!is_current).then(|| reused(&session));
+        if replace(state, &session, found.version, intent.as_ref()).await? {
             let session = Box::new(session);
             return Ok(if is_current { Refreshed::Session(session) } else { Refreshed::Reused(session) });
         }
@@ -242,9 +247,15 @@ pub async fn refresh(
     Err(record::contended())
 }
 
-async fn replace(state: &dyn State, session: &Session, version: u64) -> Result<bool, ModelError> {
-    let commit = Commit::new(SESSIONS, session.id.to_bytes().to_vec())
+async fn replace(
+    state: &dyn State,
+    session: &Session,
+    version: u64,
+    intent: Option<&Intent>,
+) -> Result<bool, ModelError> {
+    let mut commit = Commit::new(SESSIONS, session.id.to_bytes().to_vec())
         .assert(Assert::Version(RECORD.into(), version))
         .put(RECORD, record::encode(session));
+    commit.outbox.extend(intent.map(Intent::item));
     Ok(matches!(state.commit(commit).await?, CommitOutcome::Applied { .. }))
 }

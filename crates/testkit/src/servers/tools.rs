@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A folder of tools: `bin/nats-server`, `bin/python` with the package `chdb`, `cassandra/*.jar`.
+/// A folder of tools: `bin/nats-server`, `bin/weed`, `bin/python` with the package `chdb`, `cassandra/*.jar`.
 #[derive(Debug, Clone)]
 pub struct Tools {
     root: PathBuf,
@@ -18,7 +18,11 @@ impl Tools {
         let root = env::var_os("BREEZE_TEST_TOOLS")
             .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools")), PathBuf::from);
         let tools = Self::at(&root);
-        (tools.nats_server().is_some() || tools.clickhouse().is_some() || tools.cassandra().is_some()).then_some(tools)
+        (tools.nats_server().is_some()
+            || tools.s3().is_some()
+            || tools.clickhouse().is_some()
+            || tools.cassandra().is_some())
+        .then_some(tools)
     }
 
     /// The given folder, whatever is in it.
@@ -37,6 +41,12 @@ impl Tools {
     #[must_use]
     pub fn nats_server(&self) -> Option<PathBuf> {
         Some(self.root.join("bin/nats-server")).filter(|program| program.exists())
+    }
+
+    /// The program `weed`: SeaweedFS, which speaks S3.
+    #[must_use]
+    pub fn s3(&self) -> Option<PathBuf> {
+        Some(self.root.join("bin/weed")).filter(|program| program.exists())
     }
 
     /// The Python that has `chdb`.

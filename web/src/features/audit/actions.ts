@@ -6,6 +6,7 @@ const WORDS: Record<string, string> = {
   "session.create_token": "Sign in (other client)",
   "session.refresh": "Token renewed",
   "session.revoke": "Sign out",
+  "session.end_reused": "Session ended: token used twice",
   "instance.setup": "Set up",
   "device.enroll": "Device enrolled",
   "device.approve": "Device let in",
@@ -14,8 +15,12 @@ const WORDS: Record<string, string> = {
   "device.decommission": "Device decommissioned",
   "enrollment_key.create": "Enrolment key created",
   "enrollment_key.revoke": "Enrolment key revoked",
+  "audit_log.export": "Audit log exported",
+  "audit_log.set_retention": "Audit retention set",
+  "audit.archive": "Audit entries archived",
 };
 
+/** A refused read is named by its permission, `devices:read`. */
 export function actionWords(action: string): string {
-  return WORDS[action] ?? humanize(action);
+  return WORDS[action] ?? humanize(action.replace(":", " "));
 }

@@ -44,5 +44,6 @@ export type PendingDevice = Get<"/api/v1/pending-devices">["data"][number];
 export type Site = Get<"/api/v1/orgs/current/sites">["data"][number];
 export type AuditPage = Get<"/api/v1/audit/logs">;
 export type AuditEntry = AuditPage["data"][number];
+export type AuditSummary = Get<"/api/v1/audit/summary">;
 export type SystemStatus = Get<"/api/v1/status">;
 export type RoleInfo = SystemStatus["roles"][number];

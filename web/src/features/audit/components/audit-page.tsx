@@ -1,48 +1,33 @@
 // Who did what to which record, and whether it worked.
-import { useInfiniteQuery } from "@tanstack/react-query";
-import { CircleCheck, CircleX, RotateCw, ScrollText, ShieldX } from "lucide-react";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { useNavigate, useSearch } from "@tanstack/react-router";
+import { Download, RotateCw, ScrollText } from "lucide-react";
 import { useCallback, useMemo, useState, type ReactNode } from "react";
 import { ColumnChooser } from "@/components/data-table/column-chooser";
 import { DataTable } from "@/components/data-table/table";
 import type { Column } from "@/components/data-table/types";
-import { Button } from "@/components/ui/button";
-import { CopyText } from "@/components/ui/copy";
-import { Dialog } from "@/components/ui/dialog";
-import { Facts } from "@/components/ui/panel";
+import { Button, buttonClass } from "@/components/ui/button";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
 import { actionWords } from "@/features/audit/actions";
-import { auditQuery } from "@/features/audit/queries";
+import { actor, EntryDialog, resource } from "@/features/audit/components/entry-dialog";
+import { Filters } from "@/features/audit/components/filters";
+import { Result } from "@/features/audit/components/result";
+import { SummaryStrip } from "@/features/audit/components/summary";
+import {
+  auditFilter,
+  auditQuery,
+  DEFAULT_RANGE,
+  exportHref,
+  rangeStart,
+} from "@/features/audit/queries";
 import type { AuditEntry } from "@/lib/api/types";
 import { humanize } from "@/lib/format/labels";
 import { count } from "@/lib/format/numbers";
 import { exact } from "@/lib/format/time";
+import { auditSearch, type AuditSearch } from "@/lib/url";
 
 const rowId = (entry: AuditEntry) => entry.id;
-
-function Result({ result }: { result: string }) {
-  const good = result === "success" || result === "ok";
-  const denied = result === "denied" || result === "forbidden";
-  const Icon = good ? CircleCheck : denied ? ShieldX : CircleX;
-  return (
-    <span className="inline-flex items-center gap-1.5 align-middle">
-      <Icon
-        size={14}
-        className={good ? "text-online" : denied ? "text-warning" : "text-critical"}
-        aria-hidden
-      />
-      {humanize(result)}
-    </span>
-  );
-}
-
-function actor(entry: AuditEntry): string {
-  return entry.actor_email ?? humanize(entry.actor_type);
-}
-
-function resource(entry: AuditEntry): string {
-  return entry.resource_name ?? entry.resource_id ?? "";
-}
 
 function column(
   id: string,
@@ -84,12 +69,36 @@ const COLUMNS: Column<AuditEntry>[] = [
   ),
 ];
 
+/** The search in the address, and how to change it. */
+function useAuditSearch(): [AuditSearch, (next: AuditSearch) => void] {
+  const raw = useSearch({ strict: false });
+  const navigate = useNavigate();
+  const search = useMemo(() => auditSearch(raw), [raw]);
+  const change = useCallback(
+    (next: AuditSearch) =>
+      void navigate({ to: "/audit", search: auditSearch({ ...next }), replace: true }),
+    [navigate],
+  );
+  return [search, change];
+}
+
 export function AuditPage(): ReactNode {
-  const list = useInfiniteQuery(auditQuery);
+  const [search, setSearch] = useAuditSearch();
+  // The same moment for all pages of a list; "Refresh" takes a new one.
+  const [now, setNow] = useState(() => Date.now());
+  const filter = useMemo(() => auditFilter(search, now), [search, now]);
+  const list = useInfiniteQuery(auditQuery(filter));
+  const client = useQueryClient();
   const [open, setOpen] = useState<AuditEntry | null>(null);
   const rows = useMemo(() => list.data?.pages.flatMap((page) => page.data) ?? [], [list.data]);
-  const total = list.data?.pages[0]?.total ?? 0;
   const { hasNextPage, isFetchingNextPage, fetchNextPage } = list;
+  // One more row than is there, as long as there may be more.
+  const total = rows.length + (hasNextPage ? 1 : 0);
+  const lookedBackTo = list.data?.pages.at(-1)?.searched_back_to ?? null;
+  const refresh = () => {
+    setNow(Date.now());
+    void client.invalidateQueries({ queryKey: ["audit-summary"] });
+  };
   const onReach = useCallback(
     (index: number) => {
       if (index >= rows.length - 20 && hasNextPage && !isFetchingNextPage) void fetchNextPage();
@@ -99,19 +108,40 @@ export function AuditPage(): ReactNode {
   return (
     <div className="flex h-full flex-col gap-3 pt-4">
       <header className="flex items-center justify-between gap-2 px-4 sm:px-6">
-        <h1 className="text-xl font-semibold tracking-tight">
-          Audit{" "}
-          <span className="text-base font-normal text-muted tabular">
-            {list.data === undefined ? "" : count(total)}
-          </span>
-        </h1>
+        <h1 className="text-xl font-semibold tracking-tight">Audit</h1>
         <div className="flex gap-2">
-          <Button onClick={() => void list.refetch()} busy={list.isRefetching}>
+          <a className={buttonClass()} href={exportHref(filter, "csv")} download>
+            <Download size={14} aria-hidden /> CSV
+          </a>
+          <a
+            className={`${buttonClass()} max-sm:hidden`}
+            href={exportHref(filter, "jsonl")}
+            download
+          >
+            <Download size={14} aria-hidden /> JSON lines
+          </a>
+          <Button onClick={refresh} busy={list.isRefetching}>
             <RotateCw size={14} aria-hidden /> <span className="max-sm:sr-only">Refresh</span>
           </Button>
           <ColumnChooser name="audit" columns={COLUMNS} />
         </div>
       </header>
+      <SummaryStrip
+        from={rangeStart(search.range ?? DEFAULT_RANGE, now)}
+        onAction={(action) => setSearch({ ...search, action })}
+        onActor={(one) => setSearch({ ...search, actor: one })}
+      />
+      <Filters search={search} onChange={setSearch} />
+      {hasNextPage && rows.length < 20 && (
+        <p className="flex items-center gap-3 px-4 text-sm text-muted sm:px-6">
+          <span>
+            Looked back to {exact(lookedBackTo)}: {count(rows.length)} found so far.
+          </span>
+          <Button size="sm" onClick={() => void fetchNextPage()} busy={isFetchingNextPage}>
+            Look further
+          </Button>
+        </p>
+      )}
       <div className="flex min-h-0 flex-1 border-t border-line">
         {list.isError && rows.length === 0 ? (
           <div className="w-full max-w-2xl p-4 sm:p-6">
@@ -153,9 +183,10 @@ export function AuditPage(): ReactNode {
             empty={
               <EmptyState
                 icon={<ScrollText size={20} aria-hidden />}
-                title="Nothing has been done yet"
+                title={hasNextPage ? "Nothing found yet" : "Nothing was found"}
               >
-                Each change, sign-in and enrolment leaves a row here that nobody can take away.
+                Each change, sign-in, denial and export leaves a row here that nobody can take away.
+                {hasNextPage ? " There is more to look at." : " Try a longer time or fewer filters."}
               </EmptyState>
             }
           />
@@ -163,37 +194,5 @@ export function AuditPage(): ReactNode {
       </div>
       {open !== null && <EntryDialog entry={open} onClose={() => setOpen(null)} />}
     </div>
-  );
-}
-
-function hasDetails(details: unknown): boolean {
-  return typeof details === "object" && details !== null && Object.keys(details).length > 0;
-}
-
-function EntryDialog({ entry, onClose }: { entry: AuditEntry; onClose: () => void }) {
-  const copyable = (value: string | null | undefined) =>
-    value == null ? "–" : <CopyText value={value} />;
-  return (
-    <Dialog open onClose={onClose} title={actionWords(entry.action)} place="right">
-      <Facts
-        items={[
-          ["When", exact(entry.timestamp)],
-          ["Who", actor(entry)],
-          ["What", `${humanize(entry.resource_type ?? "")} ${resource(entry)}`],
-          ["Result", <Result key="result" result={entry.result} />],
-          ["From", copyable(entry.ip_address)],
-          ["Record id", copyable(entry.resource_id)],
-          ["Request id", copyable(entry.request_id)],
-        ]}
-      />
-      {hasDetails(entry.details) && (
-        <>
-          <h3 className="mt-5 mb-1.5 text-sm font-semibold">Details</h3>
-          <pre className="overflow-auto rounded-md border border-line bg-surface-2 p-3 font-mono text-xs break-words whitespace-pre-wrap">
-            {JSON.stringify(entry.details, null, 2)}
-          </pre>
-        </>
-      )}
-    </Dialog>
   );
 }
