@@ -19,7 +19,7 @@ use breeze_proto::id::OrgId;
 use breeze_store::model::audit::{ActorType, AuditResult, Chain, Change, Filter, Position, Sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
@@ -190,7 +190,7 @@ pub struct AuditPage {
 }
 
 /// Which entries.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuditParams {
@@ -271,7 +271,6 @@ pub(super) fn register(api: Api) -> Api {
     params(AuditParams),
     responses((status = 200, body = AuditPage))
 )]
-#[expect(unused_qualifications, reason = "what the macro makes of the parameters")]
 async fn list_audit_logs(
     State(app): State<App>,
     caller: Caller<AuditRead>,

@@ -146,7 +146,10 @@ fn csv_line(entry: &AuditEntry, text: &mut String) {
             serde_json::Value::Null => String::new(),
             serde_json::Value::String(cell) => cell.clone(),
             serde_json::Value::Object(fields) if fields.is_empty() => String::new(),
-            other => other.to_string(),
+            other @ (serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_)) => other.to_string(),
         };
         text.push_str(&quoted(&cell));
     }

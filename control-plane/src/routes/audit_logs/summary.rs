@@ -10,7 +10,7 @@ use axum::{Json as Body, extract::State};
 use breeze_proto::id::OrgId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -21,7 +21,7 @@ const DEFAULT_DAYS: u64 = 30;
 /// Actions and actors that are named.
 const MAX_NAMED: usize = 50;
 
-#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SummaryParams {
@@ -99,7 +99,6 @@ pub(crate) struct AuditSummary {
     params(SummaryParams),
     responses((status = 200, body = AuditSummary))
 )]
-#[expect(unused_qualifications, reason = "what the macro makes of the parameters")]
 pub(super) async fn get_audit_summary(
     State(app): State<App>,
     caller: Caller<AuditRead>,
