@@ -66,6 +66,9 @@ pub(crate) struct Agents {
     /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Address that agents connect from; relays on other hosts of a test need 0.0.0.0
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub(crate) bind: std::net::IpAddr,
     /// Leave the API's latencies out
     #[arg(long)]
     no_api: bool,

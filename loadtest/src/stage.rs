@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 use quinn::Endpoint;
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -65,7 +65,7 @@ impl Stage {
     pub(crate) async fn begin(run: &Run<'_>, members: &[Arc<Member>]) -> anyhow::Result<Self> {
         let interval = run.arguments.interval;
         let shared = Arc::new(Shared {
-            endpoints: endpoints(members.len())?,
+            endpoints: endpoints(members.len(), run.arguments.bind)?,
             tally: Tally::default(),
             ledger: Arc::clone(&run.ledger),
             watch: (run.arguments.queryable > 0).then(Watch::default),
@@ -162,8 +162,8 @@ impl Stage {
     }
 }
 
-fn endpoints(count: usize) -> anyhow::Result<Vec<Endpoint>> {
-    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+fn endpoints(count: usize, bind: IpAddr) -> anyhow::Result<Vec<Endpoint>> {
+    let any = SocketAddr::from((bind, 0));
     (0..count.div_ceil(AGENTS_A_SOCKET)).map(|_| Endpoint::client(any).context("cannot open a UDP socket")).collect()
 }
 

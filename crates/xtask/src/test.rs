@@ -49,12 +49,14 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Runs the workspace's tests under a profile of `.config/nextest.toml`.
-pub(crate) fn run_rust_profile(root: &Path, profile: &str) -> anyhow::Result<()> {
+///
+/// The tests are given one more variable of the environment, if any.
+pub(crate) fn run_rust_profile(root: &Path, profile: &str, more: Option<(&str, &Path)>) -> anyhow::Result<()> {
     let tools = install::tools(root)?;
     let servers = Servers::start(&install::servers(root)?)?;
     let mut tests =
         command(tools.join("cargo-nextest"), &["nextest", "run", "--workspace", "--profile", profile], root);
-    tests.env("CARGO_TERM_COLOR", "never").envs(servers.environment());
+    tests.env("CARGO_TERM_COLOR", "never").envs(servers.environment()).envs(more);
     process::run(tests)
 }
 
@@ -62,7 +64,7 @@ fn rust(root: &Path) -> anyhow::Result<()> {
     step("Rust: unit and integration tests");
     // The tests of the whole start the real programs, which must be there and new.
     stack::build(root)?;
-    run_rust_profile(root, "default")
+    run_rust_profile(root, "default", None)
 }
 
 fn browser(root: &Path) -> anyhow::Result<()> {

@@ -240,7 +240,10 @@ impl<S: Storage> Session<S> {
 
     fn start_race(&mut self, now: Now) {
         let relays = self.documents.relays();
-        let usable: Vec<&Relay> = relays.iter().filter(|r| !r.quic.is_empty() || !r.wss.is_empty()).collect();
+        let mut usable: Vec<&Relay> = relays.iter().filter(|r| !r.quic.is_empty() || !r.wss.is_empty()).collect();
+        // Those at home first: others would carry everything home, and cannot while the regions are cut off.
+        let home = self.documents.home_region();
+        usable.sort_by_key(|relay| relay.region != home);
         let Some(relay) = usable.get(self.links.relay_index % usable.len().max(1)) else {
             self.trouble = "the relay list is empty".into();
             self.links.connect_at = now.mono_us + MINUTE;

@@ -55,6 +55,9 @@ impl Fleet {
         words.extend(["--count".into(), count.to_string().into()]);
         words.extend(["--ready-file".into(), deployment.ready_file.clone().into()]);
         words.extend(["--ledger".into(), ledger.clone().into()]);
+        if deployment.sites.are_apart() {
+            words.extend(["--bind".into(), "0.0.0.0".into()]);
+        }
         let log = deployment.folder.join(format!("{file}.log"));
         let mut process = Process::new(name, words, &log);
         process.start()?;
