@@ -1,5 +1,7 @@
 //! `/audit`: who did what.
 
+#![expect(unused_qualifications, reason = "what the macro makes of the parameters of two handlers")]
+
 mod export;
 mod retention;
 mod summary;
@@ -271,7 +273,6 @@ pub(super) fn register(api: Api) -> Api {
     params(AuditParams),
     responses((status = 200, body = AuditPage))
 )]
-#[expect(unused_qualifications, reason = "what the macro makes of the parameters")]
 async fn list_audit_logs(
     State(app): State<App>,
     caller: Caller<AuditRead>,

@@ -99,7 +99,6 @@ pub(crate) struct AuditSummary {
     params(SummaryParams),
     responses((status = 200, body = AuditSummary))
 )]
-#[expect(unused_qualifications, reason = "what the macro makes of the parameters")]
 pub(super) async fn get_audit_summary(
     State(app): State<App>,
     caller: Caller<AuditRead>,

@@ -42,6 +42,61 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  "/api/v1/audit/logs/export": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * The audit log as a file, newest first
+     * @description As CSV, or as a JSON object a line. The export is an entry of the log itself.
+     */
+    get: operations["export_audit_logs"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/audit/retention/{id}": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** How long an organization's entries are kept */
+    get: operations["get_audit_retention"];
+    /** Say how long an organization's entries are kept, or hold them */
+    put: operations["put_audit_retention"];
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/audit/summary": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** How much was done */
+    get: operations["get_audit_summary"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   "/api/v1/auth/login": {
     parameters: {
       query?: never;
@@ -690,28 +745,140 @@ export interface components {
       /** Format: int32 */
       prefix_len: number;
     };
+    AuditActionCount: components["schemas"]["AuditCounts"] & {
+      action: string;
+    };
+    AuditActorCount: {
+      /** @description E-mail address, else id. */
+      actor: string;
+      /** Format: int64 */
+      entries: number;
+    };
     /** @enum {string} */
-    AuditActorType: "user" | "agent" | "system" | "anonymous";
+    AuditActorType: "user" | "api_key" | "agent" | "system" | "anonymous";
+    /** @description A field before and after; a side that is missing was not there. Secrets read "…". */
+    AuditChange: {
+      after?: unknown;
+      before?: unknown;
+    };
+    AuditCounts: {
+      /** Format: int64 */
+      denied: number;
+      /** Format: int64 */
+      failure: number;
+      /** Format: int64 */
+      success: number;
+    };
+    AuditDay: components["schemas"]["AuditCounts"] & {
+      /** @description Its first moment, UTC. */
+      day: components["schemas"]["Timestamp"];
+    };
     AuditEntry: {
-      /** @description `<resource>.<verb>`. */
+      /** @description `<resource>.<verb>`; of a refused read, `<resource>:<permission>`. */
       action: string;
       actor_email: string | null;
       actor_id: string | null;
       actor_type: components["schemas"]["AuditActorType"];
+      /** @description Its chain: `org/<id>`, `partner/<id>` or `instance`. */
+      chain: string;
+      /** @description By the path of the field. */
+      changes: {
+        [key: string]: components["schemas"]["AuditChange"];
+      };
+      /** @description MAC over this entry and its predecessor's. */
+      checksum: string;
       /** @description Depends on the action. */
       details: Record<string, never>;
+      error_message: string | null;
       /** Format: uuid */
       id: string;
       ip_address: string | null;
+      /** Format: uuid */
+      organization_id: string | null;
       request_id: string | null;
       resource_id: string | null;
       resource_name: string | null;
       resource_type: string | null;
       result: components["schemas"]["AuditOutcome"];
+      /**
+       * Format: int64
+       * @description Its number in the chain.
+       */
+      sequence: number;
       timestamp: components["schemas"]["Timestamp"];
+      user_agent: string | null;
     };
     /** @enum {string} */
     AuditOutcome: "success" | "failure" | "denied";
+    /** @description One page of the log. */
+    AuditPage: {
+      data: components["schemas"]["AuditEntry"][];
+      /**
+       * @description Whether there is more to look at. One request looks at 4,000 entries at most: a page may hold fewer than
+       *     `limit` rows, or none, and have more after it.
+       */
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      searched_back_to: null | components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description Entries in all, where that is known: of one organization, without a filter.
+       */
+      total: number | null;
+    };
+    AuditRetention: {
+      archive: boolean;
+      /** @description Whether there is object storage to archive to. */
+      can_archive: boolean;
+      last_cleanup_at: null | components["schemas"]["Timestamp"];
+      legal_hold: string | null;
+      /** Format: uuid */
+      organization_id: string;
+      /**
+       * Format: int64
+       * @description Entries that were taken away so far: those with numbers up to this.
+       */
+      removed_entries: number;
+      /** Format: int32 */
+      retention_days: number | null;
+      /**
+       * Format: int64
+       * @description For `If-Match`; 0 before the first change.
+       */
+      version: number;
+    };
+    /** @description What is wanted. */
+    AuditRetentionChange: {
+      /** @description Whether entries go to object storage before they are deleted. */
+      archive: boolean;
+      /** @description While there is a reason here, nothing is deleted. */
+      legal_hold: string | null;
+      /**
+       * Format: int32
+       * @description 30 to 36,500; null: for ever.
+       */
+      retention_days: number | null;
+    };
+    /** @description By when entries came to their place, which is a moment after what they tell. */
+    AuditSummary: {
+      /** @description The most frequent first; 50 at most. */
+      actions: components["schemas"]["AuditActionCount"][];
+      /** @description The busiest first; 50 at most. */
+      actors: components["schemas"]["AuditActorCount"][];
+      /** @description Each day of the range, also those without entries. */
+      days: components["schemas"]["AuditDay"][];
+      from: components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description Entries of everybody else, and of nobody.
+       */
+      other_actors: number;
+      results: components["schemas"]["AuditCounts"];
+      to: components["schemas"]["Timestamp"];
+      /** Format: int64 */
+      total: number;
+    };
     /** @description How a device is connected at the moment. */
     Connection: {
       /** @description As the relay sees it. */
@@ -1154,35 +1321,6 @@ export interface components {
       offline_longest: components["schemas"]["DeviceSummary"][];
     };
     /** @description One page of a list. */
-    Page_AuditEntry: {
-      data: {
-        /** @description `<resource>.<verb>`. */
-        action: string;
-        actor_email: string | null;
-        actor_id: string | null;
-        actor_type: components["schemas"]["AuditActorType"];
-        /** @description Depends on the action. */
-        details: Record<string, never>;
-        /** Format: uuid */
-        id: string;
-        ip_address: string | null;
-        request_id: string | null;
-        resource_id: string | null;
-        resource_name: string | null;
-        resource_type: string | null;
-        result: components["schemas"]["AuditOutcome"];
-        timestamp: components["schemas"]["Timestamp"];
-      }[];
-      has_more: boolean;
-      /** @description Where the next page begins; null on the last. */
-      next_cursor: string | null;
-      /**
-       * Format: int64
-       * @description Rows of the whole list.
-       */
-      total: number;
-    };
-    /** @description One page of a list. */
     Page_EnrollmentKey: {
       data: {
         created_at: components["schemas"]["Timestamp"];
@@ -1516,10 +1654,33 @@ export interface operations {
   list_audit_logs: {
     parameters: {
       query?: {
+        /**
+         * @description An action, or how actions begin, followed by `*`.
+         * @example device.*
+         */
+        action?: string;
+        /** @description Id or e-mail address. */
+        actor?: string;
+        actor_type?: components["schemas"]["AuditActorType"];
         /** @description `next_cursor` of the page before. */
         cursor?: string;
+        /** @description `csv` or `jsonl`; of exports. */
+        format?: string;
+        /** @description Not before this time. */
+        from?: components["schemas"]["Timestamp"];
+        ip_address?: string;
         /** @description Rows at most. */
         limit?: number;
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description Text in the action, the actor's address or the record's name. */
+        q?: string;
+        request_id?: string;
+        resource_id?: string;
+        resource_type?: string;
+        result?: components["schemas"]["AuditOutcome"];
+        /** @description Before this time. */
+        to?: components["schemas"]["Timestamp"];
       };
       header?: never;
       path?: never;
@@ -1532,7 +1693,169 @@ export interface operations {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["Page_AuditEntry"];
+          "application/json": components["schemas"]["AuditPage"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  export_audit_logs: {
+    parameters: {
+      query?: {
+        /**
+         * @description An action, or how actions begin, followed by `*`.
+         * @example device.*
+         */
+        action?: string;
+        /** @description Id or e-mail address. */
+        actor?: string;
+        actor_type?: components["schemas"]["AuditActorType"];
+        /** @description `next_cursor` of the page before. */
+        cursor?: string;
+        /** @description `csv` or `jsonl`; of exports. */
+        format?: string;
+        /** @description Not before this time. */
+        from?: components["schemas"]["Timestamp"];
+        ip_address?: string;
+        /** @description Rows at most. */
+        limit?: number;
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description Text in the action, the actor's address or the record's name. */
+        q?: string;
+        request_id?: string;
+        resource_id?: string;
+        resource_type?: string;
+        result?: components["schemas"]["AuditOutcome"];
+        /** @description Before this time. */
+        to?: components["schemas"]["Timestamp"];
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description The entries */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/jsonl": string;
+          "text/csv": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_audit_retention: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        /** @description The organization */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditRetention"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  put_audit_retention: {
+    parameters: {
+      query?: never;
+      header: {
+        /** @description The ETag that was read */
+        "If-Match": string;
+      };
+      path: {
+        /** @description The organization */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        "application/json": components["schemas"]["AuditRetentionChange"];
+      };
+    };
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditRetention"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_audit_summary: {
+    parameters: {
+      query?: {
+        /** @description From the UTC day of this time; 30 days ago unless given. */
+        from?: components["schemas"]["Timestamp"];
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description To the UTC day of this time, with it; today unless given. */
+        to?: components["schemas"]["Timestamp"];
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditSummary"];
         };
       };
       /** @description What went wrong, and how to go on */
