@@ -167,7 +167,7 @@ mod tests {
 
     use breeze_store::{
         model::audit::{Entry, LOG},
-        state::{Merge, State as _, Table},
+        state::{Merge, Table},
     };
 
     fn entry(action: &str) -> Entry {
