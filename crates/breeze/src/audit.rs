@@ -86,7 +86,7 @@ impl Verify {
             let file = config::control_plane(file)?;
             breeze_runtime::tls::install_provider();
             let state = CqlState::connect(cql_config(&file.state)?).await.context("state")?;
-            return self.check(state, &file.control_plane.data, print).await;
+            return self.check(Arc::new(state), &file.control_plane.data, print).await;
         }
         let Some(data) = &self.data else { bail!("give --data or --config") };
         // Opening would make what is not there.
@@ -167,7 +167,7 @@ mod tests {
 
     use breeze_store::{
         model::audit::{Entry, LOG},
-        state::{Merge, State as _, Table},
+        state::{Merge, Table},
     };
 
     fn entry(action: &str) -> Entry {

@@ -136,7 +136,7 @@ export const AUDIT_RESULTS = ["success", "failure", "denied"] as const;
 
 export interface AuditSearch {
   q?: string;
-  range?: AuditRange;
+  since?: AuditRange;
   result?: (typeof AUDIT_RESULTS)[number];
   /** An action, or how actions begin, followed by `*`. */
   action?: string;
@@ -146,7 +146,7 @@ export interface AuditSearch {
 export function auditSearch(raw: RawSearch): AuditSearch {
   return compact({
     q: textParam(raw.q),
-    range: oneOf(raw.range, AUDIT_RANGES),
+    since: oneOf(raw.since, AUDIT_RANGES),
     result: oneOf(raw.result, AUDIT_RESULTS),
     action: textParam(raw.action),
     actor: textParam(raw.actor),

@@ -2,7 +2,7 @@
 
 use super::{AuditEntry, AuditParams};
 use crate::{
-    api::{Caller, Mutation, Query, access::AuditExport, cursor::MAX_LIMIT, mutation::Resource, time::now_ms},
+    api::{Caller, Mutation, Query, access::AuditExport, cursor::MAX_LIMIT, mutation::Resource, request_id},
     app::audit,
     context::App,
     error::ApiError,
@@ -52,6 +52,8 @@ const COLUMNS: [&str; 20] = [
 
 /// Where an export is.
 struct Walk {
+    /// Of the request: its own entry is not in it.
+    own: String,
     app: App,
     scope: Scope,
     reach: Reach,
@@ -88,7 +90,7 @@ pub(super) async fn export_audit_logs(
     if query.cursor.is_some() || query.limit.is_some() {
         return Err(ApiError::field("cursor", "an export is whole: leave cursor and limit out"));
     }
-    let mut filter = query.filter()?;
+    let filter = query.filter()?;
     let reach = audit::reach(&caller, query.organization())?;
     let mut resource =
         Resource::new("audit_log", caller.partner_id).details(json!({ "format": name, "filter": filter }));
@@ -96,9 +98,8 @@ pub(super) async fn export_audit_logs(
         resource = Resource { id: Some(organization.to_string()), ..resource }.in_org(organization);
     }
     mutation.record(&app, resource).await?;
-    // What is written meanwhile, this export's own entry for one, is not in it.
-    filter.to_ms = Some(filter.to_ms.map_or(now_ms(), |to| to.min(now_ms())));
-    let walk = Walk { app, scope: caller.scope().clone(), reach, filter, format, after: None, begun: false };
+    let own = request_id::current().to_string();
+    let walk = Walk { own, app, scope: caller.scope().clone(), reach, filter, format, after: None, begun: false };
     let body = Body::from_stream(stream::try_unfold(Some(walk), step));
     let file = format!("attachment; filename=\"audit.{name}\"");
     Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, file.as_str())], body).into_response())
@@ -122,6 +123,9 @@ async fn step(walk: Option<Walk>) -> Result<Option<(Bytes, Option<Walk>)>, std::
     })?;
     for (chain, sealed) in found.entries {
         let entry = AuditEntry::of(chain, sealed);
+        if entry.request_id.as_ref() == Some(&walk.own) {
+            continue;
+        }
         match walk.format {
             Format::Csv => csv_line(&entry, &mut text),
             Format::Lines => {

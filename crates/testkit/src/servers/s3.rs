@@ -4,7 +4,7 @@ use super::{START_PATIENCE, Tools, http, port::free_port, process::Process};
 use anyhow::Context;
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, TcpStream},
     path::Path,
 };
 
@@ -40,10 +40,21 @@ impl S3 {
         let mut word = |text: String| words.push(text.into());
         word(format!("-dir={}", folder.join("data").display()));
         word(format!("-s3.config={}", file.display()));
-        for text in ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=20"] {
+        for text in [
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-filer",
+            "-s3",
+            "-volume.max=20",
+            "-master.telemetry=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ] {
             word(text.to_owned());
         }
         word("-master.volumeSizeLimitMB=16".to_owned());
+        word(format!("-filer.localSocket={}", folder.join("filer.sock").display()));
+        word(format!("-s3.localSocket={}", folder.join("s3.sock").display()));
         word(format!("-filer.port={filer}"));
         word(format!("-s3.port={s3}"));
         for name in
@@ -57,8 +68,9 @@ impl S3 {
         let path = format!("/buckets/{bucket}/");
         process.wait_until(START_PATIENCE, || {
             let made = http::request(&filer, "POST", &path, b"");
-            made.is_ok_and(|(status, _)| (200..300).contains(&status))
-                && http::request(&format!("127.0.0.1:{s3}"), "GET", "/", b"").is_ok()
+            // 409: an earlier turn has made it.
+            made.is_ok_and(|(status, _)| (200..300).contains(&status) || status == 409)
+                && TcpStream::connect(("127.0.0.1", s3)).is_ok()
         })?;
         Ok(Self { process, port: s3 })
     }

@@ -8,18 +8,18 @@ const NOW = Date.parse("2026-11-24T12:00:00Z");
 
 describe("audit", () => {
   it("asks for what the address says, the last 30 days unless it says otherwise", () => {
-    const search = auditSearch({ q: "till", result: "denied", range: "7d", colour: "red" });
+    const search = auditSearch({ q: "till", result: "denied", since: "7d", colour: "red" });
     expect(auditFilter(search, NOW)).toEqual({
       q: "till",
       result: "denied",
       from: "2026-11-17T12:00:00.000Z",
     });
     expect(auditFilter({}, NOW)).toEqual({ from: "2026-10-25T12:00:00.000Z" });
-    expect(auditFilter(auditSearch({ range: "all", result: "perhaps" }), NOW)).toEqual({});
+    expect(auditFilter(auditSearch({ since: "all", result: "perhaps" }), NOW)).toEqual({});
   });
 
   it("exports what is shown", () => {
-    const href = exportHref(auditFilter({ q: "a b&c", range: "all" }, NOW), "jsonl");
+    const href = exportHref(auditFilter({ q: "a b&c", since: "all" }, NOW), "jsonl");
     expect(href).toBe("/api/v1/audit/logs/export?format=jsonl&q=a+b%26c");
   });
 

@@ -20,8 +20,8 @@ export function rangeStart(range: AuditRange, now: number): string | undefined {
 
 /** What the API is asked for a search. */
 export function auditFilter(search: AuditSearch, now: number) {
-  const { q, result, action, actor, range = DEFAULT_RANGE } = search;
-  return compact({ q, result, action, actor, from: rangeStart(range, now) });
+  const { q, result, action, actor, since = DEFAULT_RANGE } = search;
+  return compact({ q, result, action, actor, from: rangeStart(since, now) });
 }
 
 export type AuditFilter = ReturnType<typeof auditFilter>;

@@ -42,6 +42,61 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  "/api/v1/audit/logs/export": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * The audit log as a file, newest first
+     * @description As CSV, or as a JSON object a line. The export is an entry of the log itself.
+     */
+    get: operations["export_audit_logs"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/audit/retention/{id}": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** How long an organization's entries are kept */
+    get: operations["get_audit_retention"];
+    /** Say how long an organization's entries are kept, or hold them */
+    put: operations["put_audit_retention"];
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/audit/summary": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** How much was done */
+    get: operations["get_audit_summary"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   "/api/v1/auth/login": {
     parameters: {
       query?: never;
@@ -225,61 +280,6 @@ export interface paths {
      * @description 404 `not_reported` until the device has told it.
      */
     get: operations["get_device_hardware"];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  "/api/v1/devices/{id}/inventory/history": {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    /**
-     * List the versions of a device's inventory, newest first.
-     * @description A version is kept each time that a section changes. A device that changes one all the time has so many
-     *     an hour; `left_out` among its events says how many more there were.
-     */
-    get: operations["list_device_inventory_history"];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  "/api/v1/devices/{id}/inventory/history/{version}": {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    /** Read what a section of a device's inventory was. */
-    get: operations["get_device_inventory_version"];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  "/api/v1/devices/{id}/inventory/history/{version}/changes": {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    /** Compare a version of a device's inventory with the one before it, or with another. */
-    get: operations["get_device_inventory_changes"];
     put?: never;
     post?: never;
     delete?: never;
@@ -745,53 +745,140 @@ export interface components {
       /** Format: int32 */
       prefix_len: number;
     };
+    AuditActionCount: components["schemas"]["AuditCounts"] & {
+      action: string;
+    };
+    AuditActorCount: {
+      /** @description E-mail address, else id. */
+      actor: string;
+      /** Format: int64 */
+      entries: number;
+    };
     /** @enum {string} */
-    AuditActorType: "user" | "agent" | "system" | "anonymous";
+    AuditActorType: "user" | "api_key" | "agent" | "system" | "anonymous";
+    /** @description A field before and after; a side that is missing was not there. Secrets read "…". */
+    AuditChange: {
+      after?: unknown;
+      before?: unknown;
+    };
+    AuditCounts: {
+      /** Format: int64 */
+      denied: number;
+      /** Format: int64 */
+      failure: number;
+      /** Format: int64 */
+      success: number;
+    };
+    AuditDay: components["schemas"]["AuditCounts"] & {
+      /** @description Its first moment, UTC. */
+      day: components["schemas"]["Timestamp"];
+    };
     AuditEntry: {
-      /** @description `<resource>.<verb>`. */
+      /** @description `<resource>.<verb>`; of a refused read, `<resource>:<permission>`. */
       action: string;
       actor_email: string | null;
       actor_id: string | null;
       actor_type: components["schemas"]["AuditActorType"];
+      /** @description Its chain: `org/<id>`, `partner/<id>` or `instance`. */
+      chain: string;
+      /** @description By the path of the field. */
+      changes: {
+        [key: string]: components["schemas"]["AuditChange"];
+      };
+      /** @description MAC over this entry and its predecessor's. */
+      checksum: string;
       /** @description Depends on the action. */
       details: Record<string, never>;
+      error_message: string | null;
       /** Format: uuid */
       id: string;
       ip_address: string | null;
+      /** Format: uuid */
+      organization_id: string | null;
       request_id: string | null;
       resource_id: string | null;
       resource_name: string | null;
       resource_type: string | null;
       result: components["schemas"]["AuditOutcome"];
+      /**
+       * Format: int64
+       * @description Its number in the chain.
+       */
+      sequence: number;
       timestamp: components["schemas"]["Timestamp"];
+      user_agent: string | null;
     };
     /** @enum {string} */
     AuditOutcome: "success" | "failure" | "denied";
-    /** @description One entry that is not what it was. */
-    Change: {
-      /** @description The fields that differ; of an added or removed entry, those that say something. */
-      fields: components["schemas"]["FieldChange"][];
-      kind: components["schemas"]["ChangeKind"];
-      /** @description Of the entry: a package, a mount, an address. Empty for the section's own fields. */
-      name: string;
-      /** @description Where names are not enough: a package's source and architecture, an address's interface. */
-      qualifier: string;
-      /** @description "software", "disk", "address", "dns_server", or "hardware" and "network" for the section's own fields. */
-      what: string;
+    /** @description One page of the log. */
+    AuditPage: {
+      data: components["schemas"]["AuditEntry"][];
+      /**
+       * @description Whether there is more to look at. One request looks at 4,000 entries at most: a page may hold fewer than
+       *     `limit` rows, or none, and have more after it.
+       */
+      has_more: boolean;
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+      searched_back_to: null | components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description Entries in all, where that is known: of one organization, without a filter.
+       */
+      total: number | null;
     };
-    ChangeCounts: {
-      /** Format: int64 */
-      added: number;
-      /** Format: int64 */
-      removed: number;
-      /** Format: int64 */
-      updated: number;
+    AuditRetention: {
+      archive: boolean;
+      /** @description Whether there is object storage to archive to. */
+      can_archive: boolean;
+      last_cleanup_at: null | components["schemas"]["Timestamp"];
+      legal_hold: string | null;
+      /** Format: uuid */
+      organization_id: string;
+      /**
+       * Format: int64
+       * @description Entries that were taken away so far: those with numbers up to this.
+       */
+      removed_entries: number;
+      /** Format: int32 */
+      retention_days: number | null;
+      /**
+       * Format: int64
+       * @description For `If-Match`; 0 before the first change.
+       */
+      version: number;
     };
-    /**
-     * @description How an entry differs.
-     * @enum {string}
-     */
-    ChangeKind: "added" | "removed" | "changed";
+    /** @description What is wanted. */
+    AuditRetentionChange: {
+      /** @description Whether entries go to object storage before they are deleted. */
+      archive: boolean;
+      /** @description While there is a reason here, nothing is deleted. */
+      legal_hold: string | null;
+      /**
+       * Format: int32
+       * @description 30 to 36,500; null: for ever.
+       */
+      retention_days: number | null;
+    };
+    /** @description By when entries came to their place, which is a moment after what they tell. */
+    AuditSummary: {
+      /** @description The most frequent first; 50 at most. */
+      actions: components["schemas"]["AuditActionCount"][];
+      /** @description The busiest first; 50 at most. */
+      actors: components["schemas"]["AuditActorCount"][];
+      /** @description Each day of the range, also those without entries. */
+      days: components["schemas"]["AuditDay"][];
+      from: components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description Entries of everybody else, and of nobody.
+       */
+      other_actors: number;
+      results: components["schemas"]["AuditCounts"];
+      to: components["schemas"]["Timestamp"];
+      /** Format: int64 */
+      total: number;
+    };
     /** @description How a device is connected at the moment. */
     Connection: {
       /** @description As the relay sees it. */
@@ -875,14 +962,11 @@ export interface components {
     };
     /** @description Something that happened to a device. */
     DeviceEvent: {
-      /** @description By the clock of the relay that saw it. A device went offline when it was heard of last. */
+      /** @description By the clock of the relay that saw it. */
       at: components["schemas"]["Timestamp"];
       /** @description Depends on the kind. */
       details: Record<string, never>;
-      /**
-       * @description "online", "offline", "connected", "disconnected", "inventory_changed", "left_out" (an hour in which
-       *     there was more than is listed); there will be more.
-       */
+      /** @description "connected", "disconnected", "inventory_changed"; there will be more. */
       kind: string;
       /** @description One line for people. */
       summary: string;
@@ -1105,13 +1189,6 @@ export interface components {
         [key: string]: number;
       };
     };
-    FieldChange: {
-      /** @description Null where there is no entry any more. */
-      after: string | null;
-      /** @description Null where there was no entry. */
-      before: string | null;
-      field: string;
-    };
     /** @description A field as a filter bar needs to know it. */
     FieldDescription: {
       aliases: string[];
@@ -1188,40 +1265,6 @@ export interface components {
       setup_required: boolean;
       version: string;
     };
-    /** @description What is different between two versions of a section. */
-    InventoryChanges: {
-      at: components["schemas"]["Timestamp"];
-      /** @description At most 1,000, by name. Empty without another version. */
-      changes: components["schemas"]["Change"][];
-      /** @description Regions that do not answer at the moment: another version may lie between the two. */
-      missing_regions: string[];
-      section: string;
-      since: null | components["schemas"]["VersionName"];
-      /**
-       * Format: int64
-       * @description How many there are.
-       */
-      total: number;
-      version: string;
-    };
-    /** @description Versions, newest first. */
-    InventoryHistory: {
-      data: components["schemas"]["VersionSummary"][];
-      has_more: boolean;
-      /** @description Regions whose history does not answer at the moment: their versions are missing. */
-      missing_regions: string[];
-      /** @description Where the next page begins; null on the last. */
-      next_cursor: string | null;
-    };
-    /** @description What one section was. Of the three, the one that it is of is there. */
-    InventoryVersion: {
-      at: components["schemas"]["Timestamp"];
-      hardware: null | components["schemas"]["Hardware"];
-      network: null | components["schemas"]["Network"];
-      section: string;
-      software: components["schemas"]["Software"][] | null;
-      version: string;
-    };
     /** @description A lane's durable stream. */
     LaneState: {
       /** Format: int64 */
@@ -1276,35 +1319,6 @@ export interface components {
       ingest: components["schemas"]["Ingest"];
       newest: components["schemas"]["DeviceSummary"][];
       offline_longest: components["schemas"]["DeviceSummary"][];
-    };
-    /** @description One page of a list. */
-    Page_AuditEntry: {
-      data: {
-        /** @description `<resource>.<verb>`. */
-        action: string;
-        actor_email: string | null;
-        actor_id: string | null;
-        actor_type: components["schemas"]["AuditActorType"];
-        /** @description Depends on the action. */
-        details: Record<string, never>;
-        /** Format: uuid */
-        id: string;
-        ip_address: string | null;
-        request_id: string | null;
-        resource_id: string | null;
-        resource_name: string | null;
-        resource_type: string | null;
-        result: components["schemas"]["AuditOutcome"];
-        timestamp: components["schemas"]["Timestamp"];
-      }[];
-      has_more: boolean;
-      /** @description Where the next page begins; null on the last. */
-      next_cursor: string | null;
-      /**
-       * Format: int64
-       * @description Rows of the whole list.
-       */
-      total: number;
     };
     /** @description One page of a list. */
     Page_EnrollmentKey: {
@@ -1579,27 +1593,6 @@ export interface components {
        */
       token_type: string;
     };
-    VersionName: {
-      at: components["schemas"]["Timestamp"];
-      version: string;
-    };
-    /** @description One version of a section, as the list shows it. */
-    VersionSummary: {
-      /** @description When the server received it. */
-      at: components["schemas"]["Timestamp"];
-      /**
-       * Format: int64
-       * @description As it is stored.
-       */
-      bytes: number;
-      counts: null | components["schemas"]["ChangeCounts"];
-      /** @description Whether the device had not reported the section before; null where that is not known. */
-      first: boolean | null;
-      /** @description "hardware", "network" or "software". */
-      section: string;
-      /** @description Names it. */
-      version: string;
-    };
     /** @description Opens one WebSocket. */
     WsTicket: {
       /**
@@ -1661,10 +1654,33 @@ export interface operations {
   list_audit_logs: {
     parameters: {
       query?: {
+        /**
+         * @description An action, or how actions begin, followed by `*`.
+         * @example device.*
+         */
+        action?: string;
+        /** @description Id or e-mail address. */
+        actor?: string;
+        actor_type?: components["schemas"]["AuditActorType"];
         /** @description `next_cursor` of the page before. */
         cursor?: string;
+        /** @description `csv` or `jsonl`; of exports. */
+        format?: string;
+        /** @description Not before this time. */
+        from?: components["schemas"]["Timestamp"];
+        ip_address?: string;
         /** @description Rows at most. */
         limit?: number;
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description Text in the action, the actor's address or the record's name. */
+        q?: string;
+        request_id?: string;
+        resource_id?: string;
+        resource_type?: string;
+        result?: components["schemas"]["AuditOutcome"];
+        /** @description Before this time. */
+        to?: components["schemas"]["Timestamp"];
       };
       header?: never;
       path?: never;
@@ -1677,7 +1693,169 @@ export interface operations {
           [name: string]: unknown;
         };
         content: {
-          "application/json": components["schemas"]["Page_AuditEntry"];
+          "application/json": components["schemas"]["AuditPage"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  export_audit_logs: {
+    parameters: {
+      query?: {
+        /**
+         * @description An action, or how actions begin, followed by `*`.
+         * @example device.*
+         */
+        action?: string;
+        /** @description Id or e-mail address. */
+        actor?: string;
+        actor_type?: components["schemas"]["AuditActorType"];
+        /** @description `next_cursor` of the page before. */
+        cursor?: string;
+        /** @description `csv` or `jsonl`; of exports. */
+        format?: string;
+        /** @description Not before this time. */
+        from?: components["schemas"]["Timestamp"];
+        ip_address?: string;
+        /** @description Rows at most. */
+        limit?: number;
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description Text in the action, the actor's address or the record's name. */
+        q?: string;
+        request_id?: string;
+        resource_id?: string;
+        resource_type?: string;
+        result?: components["schemas"]["AuditOutcome"];
+        /** @description Before this time. */
+        to?: components["schemas"]["Timestamp"];
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      /** @description The entries */
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/jsonl": string;
+          "text/csv": string;
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_audit_retention: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        /** @description The organization */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditRetention"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  put_audit_retention: {
+    parameters: {
+      query?: never;
+      header: {
+        /** @description The ETag that was read */
+        "If-Match": string;
+      };
+      path: {
+        /** @description The organization */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody: {
+      content: {
+        "application/json": components["schemas"]["AuditRetentionChange"];
+      };
+    };
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditRetention"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_audit_summary: {
+    parameters: {
+      query?: {
+        /** @description From the UTC day of this time; 30 days ago unless given. */
+        from?: components["schemas"]["Timestamp"];
+        /** @description Of one organization alone. */
+        organization_id?: string;
+        /** @description To the UTC day of this time, with it; today unless given. */
+        to?: components["schemas"]["Timestamp"];
+      };
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["AuditSummary"];
         };
       };
       /** @description What went wrong, and how to go on */
@@ -2023,10 +2201,7 @@ export interface operations {
       query?: {
         /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /**
-         * @description Kinds separated by commas: online, offline, connected, disconnected, inventory_changed, left_out. All
-         *     without it.
-         */
+        /** @description Kinds separated by commas: connected, disconnected, inventory_changed. All without it. */
         kind?: string;
         /** @description Rows at most. */
         limit?: number;
@@ -2077,113 +2252,6 @@ export interface operations {
         };
         content: {
           "application/json": components["schemas"]["Hardware"];
-        };
-      };
-      /** @description What went wrong, and how to go on */
-      default: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-    };
-  };
-  list_device_inventory_history: {
-    parameters: {
-      query?: {
-        /** @description `next_cursor` of the page before. */
-        cursor?: string;
-        /** @description Rows at most. */
-        limit?: number;
-        /** @description hardware, network or software. All of them without it. */
-        section?: string;
-      };
-      header?: never;
-      path: {
-        /** @description The device */
-        id: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/json": components["schemas"]["InventoryHistory"];
-        };
-      };
-      /** @description What went wrong, and how to go on */
-      default: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-    };
-  };
-  get_device_inventory_version: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The device */
-        id: string;
-        /** @description As listed */
-        version: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/json": components["schemas"]["InventoryVersion"];
-        };
-      };
-      /** @description What went wrong, and how to go on */
-      default: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-    };
-  };
-  get_device_inventory_changes: {
-    parameters: {
-      query?: {
-        /** @description A version of the same section; the one before without it. */
-        since?: string;
-      };
-      header?: never;
-      path: {
-        /** @description The device */
-        id: string;
-        /** @description As listed */
-        version: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          "application/json": components["schemas"]["InventoryChanges"];
         };
       };
       /** @description What went wrong, and how to go on */

@@ -127,7 +127,7 @@ export function AuditPage(): ReactNode {
         </div>
       </header>
       <SummaryStrip
-        from={rangeStart(search.range ?? DEFAULT_RANGE, now)}
+        from={rangeStart(search.since ?? DEFAULT_RANGE, now)}
         onAction={(action) => setSearch({ ...search, action })}
         onActor={(one) => setSearch({ ...search, actor: one })}
       />
@@ -186,7 +186,9 @@ export function AuditPage(): ReactNode {
                 title={hasNextPage ? "Nothing found yet" : "Nothing was found"}
               >
                 Each change, sign-in, denial and export leaves a row here that nobody can take away.
-                {hasNextPage ? " There is more to look at." : " Try a longer time or fewer filters."}
+                {hasNextPage
+                  ? " There is more to look at."
+                  : " Try a longer time or fewer filters."}
               </EmptyState>
             }
           />

@@ -9,6 +9,7 @@ import { humanize } from "@/lib/format/labels";
 import {
   AUDIT_RANGES,
   AUDIT_RESULTS,
+  compact,
   oneOf,
   type AuditRange,
   type AuditSearch,
@@ -30,16 +31,16 @@ export function Filters({
   search: AuditSearch;
   onChange: (next: AuditSearch) => void;
 }) {
-  const { q = "", range = DEFAULT_RANGE, result = "", action, actor } = search;
+  const { q = "", since = DEFAULT_RANGE, result = "", action, actor } = search;
   return (
     <div className="flex flex-wrap items-center gap-2 px-4 sm:px-6">
       <TextFilter key={q} value={q} onChange={(text) => onChange({ ...search, q: text })} />
       <Select
         aria-label="When"
         className="w-40 max-sm:flex-1"
-        value={range}
+        value={since}
         onChange={(event) =>
-          onChange({ ...search, range: oneOf(event.target.value, AUDIT_RANGES) ?? DEFAULT_RANGE })
+          onChange({ ...search, since: oneOf(event.target.value, AUDIT_RANGES) ?? DEFAULT_RANGE })
         }
       >
         {AUDIT_RANGES.map((one) => (
@@ -53,9 +54,8 @@ export function Filters({
         className="w-36 max-sm:flex-1"
         value={result}
         onChange={(event) => {
-          const { result: _, ...rest } = search;
           const wanted = oneOf(event.target.value, AUDIT_RESULTS);
-          onChange(wanted === undefined ? rest : { ...rest, result: wanted });
+          onChange(compact({ ...search, result: wanted }));
         }}
       >
         <option value="">Any result</option>
@@ -68,19 +68,13 @@ export function Filters({
       {action !== undefined && (
         <Chip
           label={`Action: ${actionWords(action)}`}
-          onRemove={() => {
-            const { action: _, ...rest } = search;
-            onChange(rest);
-          }}
+          onRemove={() => onChange(compact({ ...search, action: undefined }))}
         />
       )}
       {actor !== undefined && (
         <Chip
           label={`Who: ${actor}`}
-          onRemove={() => {
-            const { actor: _, ...rest } = search;
-            onChange(rest);
-          }}
+          onRemove={() => onChange(compact({ ...search, actor: undefined }))}
         />
       )}
     </div>
