@@ -3,13 +3,17 @@
 
 use super::{World, figure, in_a_world_of, skip};
 use breeze_testkit::deployment::Role;
-use std::{env, path::PathBuf, time::Instant};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// The `breeze` of the commit before; `cargo xtask test --long` builds it.
 const PREVIOUS: &str = "BREEZE_PREVIOUS_PROGRAM";
 
 /// Stops a role, starts it as another program, and waits until agents of all regions are acknowledged.
-fn replace(world: &mut World, program: &PathBuf, pick: impl Fn(&mut World) -> &mut Role) -> anyhow::Result<()> {
+fn replace(world: &mut World, program: &Path, pick: impl Fn(&mut World) -> &mut Role) -> anyhow::Result<()> {
     let started = Instant::now();
     let role = pick(world);
     let name = role.name.clone();
