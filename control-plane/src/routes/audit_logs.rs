@@ -1,7 +1,5 @@
 //! `/audit`: who did what.
 
-#![expect(unused_qualifications, reason = "what the macro makes of the parameters of two handlers")]
-
 mod export;
 mod retention;
 mod summary;
