@@ -22,6 +22,7 @@ pub mod wheel;
 use breeze_proto::{
     id::DeviceId,
     limits::{MAX_CUSTOM_VALUES, MAX_DETAIL_VALUES, MAX_FUTURE, MAX_SAMPLE_AGE},
+    shard::{LaneCount, LaneId, Shard},
     v1::{self, lane_entry::Body},
 };
 use breeze_store::{
@@ -115,11 +116,26 @@ pub struct Counts {
     pub clones_suspected: u64,
 }
 
+/// Entries of devices whose shard rides on another lane. They are taken all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    pub entries: u64,
+    /// The newest one's.
+    pub device: DeviceId,
+    pub belongs: LaneId,
+    pub relay_id: String,
+    pub region: String,
+}
+
 /// The core of one lane.
 #[derive(Debug)]
 pub struct LaneCore {
     region: String,
     offline_floor_us: u64,
+    /// Which lane it is and of how many, where that is known.
+    place: Option<(LaneId, LaneCount)>,
+    /// Since it was asked for.
+    misplaced: Option<Misplaced>,
     devices: Vec<Device>,
     index: HashMap<DeviceId, u32>,
     by_shard: Vec<Vec<u32>>,
@@ -181,6 +197,8 @@ impl LaneCore {
         Self {
             region: region.to_owned(),
             offline_floor_us,
+            place: None,
+            misplaced: None,
             devices: vec![],
             index: HashMap::new(),
             by_shard: vec![vec![]; usize::from(breeze_proto::shard::SHARDS)],
@@ -207,6 +225,13 @@ impl LaneCore {
             ticked_us: 0,
             hasher: RandomState::new(),
         }
+    }
+
+    /// Says which lane it is and of how many: entries of devices that belong to another are counted.
+    #[must_use]
+    pub fn with_place(mut self, lane: LaneId, lanes: LaneCount) -> Self {
+        self.place = Some((lane, lanes));
+        self
     }
 
     // ---- loading ----
@@ -286,6 +311,9 @@ impl LaneCore {
                 self.counts.refused += u64::from(drive.is_for_rows());
                 continue;
             };
+            if drive.is_for_rows() {
+                self.check_place(device, &batch.relay_id, &batch.region);
+            }
             let session = SessionKey { relay, epoch: entry.session_epoch };
             let envelope = Envelope { position, device, session, received_us: entry.received_us, drive };
             let cause = Cause { position, ordinal, received_us: entry.received_us };
@@ -325,6 +353,24 @@ impl LaneCore {
                 }
             }
         }
+    }
+
+    /// Whoever put it here counted other lanes than this region has. It is stored; but what was received of
+    /// the device is kept with another lane, if its other entries go there, so nothing tells repetitions.
+    fn check_place(&mut self, at: u32, relay_id: &str, region: &str) {
+        let Some((own, lanes)) = self.place else { return };
+        let device = self.devices[at as usize].id;
+        let belongs = Shard::of(device).lane(lanes);
+        if belongs != own {
+            let entries = self.misplaced.as_ref().map_or(0, |before| before.entries) + 1;
+            let (relay_id, region) = (relay_id.to_owned(), region.to_owned());
+            self.misplaced = Some(Misplaced { entries, device, belongs, relay_id, region });
+        }
+    }
+
+    /// Entries that came by the wrong lane since this was asked last.
+    pub fn take_misplaced(&mut self) -> Option<Misplaced> {
+        self.misplaced.take()
     }
 
     fn handle_heartbeat(

@@ -8,8 +8,9 @@
 use crate::clock;
 use breeze_bus::{Bus, BusError, Entry, Extent, Position};
 use breeze_proto::{
+    id::DeviceId,
     limits::MAX_LANE_BATCH_BYTES,
-    shard::{LaneCount, LaneId},
+    shard::{ForeignLane, LaneCount, LaneId, MAX_LANES, Shard},
     subject,
     v1::LaneBatch,
 };
@@ -23,7 +24,13 @@ use breeze_store::{
 use bytes::{Bytes, BytesMut};
 use futures_util::future;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Row of the lease's partition: the last position that the home has, u64 big endian.
@@ -63,7 +70,7 @@ enum Stuck {
     Restarted,
     #[error(
         "entry {position} is for lane {number} of region {home:?}, which has more lanes than the {lanes} that are set \
-         here: all regions must have as many lanes; it is kept, and all behind it"
+         here, and no relay has said how many: all regions must have as many lanes; it is kept, and all behind it"
     )]
     MoreLanes { position: Position, number: u16, home: String, lanes: u16 },
 }
@@ -76,6 +83,7 @@ pub(crate) async fn run(forward: Forward, home: String, stop: CancellationToken)
         partition: format!("forward/{}/{home}", forward.region),
         forward,
         home,
+        home_lanes: AtomicU16::new(0),
     };
     let mut pause = FIRST_PAUSE;
     while !stop.is_cancelled() {
@@ -108,6 +116,9 @@ struct Task {
     stream: String,
     leases: Leases,
     partition: String,
+    /// How many lanes the home has, where that is not what a relay of this region has: as relays wrote into the entries that
+    /// they stored once the home had told them. 0: not known.
+    home_lanes: AtomicU16,
 }
 
 impl Task {
@@ -185,17 +196,56 @@ impl Task {
     /// The entries before the first that is for a lane which is not known here. That one is kept, and
     /// everything behind it: the relays that stored it know the home better.
     fn check_lanes(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, Stuck> {
-        let lanes = self.forward.lanes;
-        let is_beyond = |entry: &Entry| matches!(Batch::parse(entry, lanes), Parsed::Beyond(_));
-        let known = entries.iter().position(is_beyond).unwrap_or(entries.len());
-        if let (0, Some(entry)) = (known, entries.first())
-            && let Parsed::Beyond(number) = Batch::parse(entry, lanes)
-        {
-            let (home, lanes) = (self.home.clone(), lanes.lanes().count() as u16);
-            return Err(Stuck::MoreLanes { position: entry.position, number, home, lanes });
+        entries.iter().for_each(|entry| self.learn_lanes(entry));
+        let beyond = entries.iter().enumerate().find_map(|(at, entry)| match self.place(entry) {
+            Place::Beyond(number) => Some((at, number)),
+            Place::Lane(_) | Place::ByDevice(_) | Place::Malformed => None,
+        });
+        if let Some((at, number)) = beyond {
+            if at == 0 {
+                let (home, lanes, position) = (self.home.clone(), self.forward.lanes.get(), entries[0].position);
+                return Err(Stuck::MoreLanes { position, number, home, lanes });
+            }
+            entries.truncate(at);
         }
-        entries.truncate(known);
         Ok(entries)
+    }
+
+    /// What a relay wrote of the home's lanes goes for all entries: for those, too, that one wrote which did not
+    /// know it yet.
+    fn learn_lanes(&self, entry: &Entry) {
+        let Some((prefix, payload)) = entry.payload.split_first_chunk::<2>() else { return };
+        let said = ForeignLane::from_bytes(*prefix).and_then(|foreign| foreign.home_lanes);
+        let Some(lanes) = said.map(LaneCount::get) else { return };
+        if LaneBatch::decode(payload).is_ok() && self.home_lanes.swap(lanes, Relaxed) != lanes {
+            tracing::error!(
+                stream = self.stream,
+                home.lanes = lanes,
+                own.lanes = self.forward.lanes.get(),
+                "the home region has another number of lanes than a relay of this one: the lane of each device is found anew"
+            );
+        }
+    }
+
+    fn place(&self, entry: &Entry) -> Place {
+        let Some((prefix, payload)) = entry.payload.split_first_chunk::<2>() else { return Place::Malformed };
+        let Some(foreign) = ForeignLane::from_bytes(*prefix) else { return beyond(*prefix, payload) };
+        if let Some(lanes) = foreign.home_lanes.or_else(|| LaneCount::new(self.home_lanes.load(Relaxed))) {
+            return Place::ByDevice(lanes);
+        }
+        let lane = self.forward.lanes.lanes().find(|lane| lane.number() == u16::from(foreign.lane));
+        lane.map_or_else(|| beyond(*prefix, payload), Place::Lane)
+    }
+
+    /// The batches of an entry with their lanes; none for what no relay wrote.
+    fn batches(&self, entry: &Entry) -> Option<Vec<(LaneId, Batch)>> {
+        let payload = entry.payload.get(2..)?;
+        let batch = LaneBatch::decode(payload).ok()?;
+        match self.place(entry) {
+            Place::Lane(lane) => Some(vec![(lane, Batch::new(entry.position, &batch, payload.into()))]),
+            Place::ByDevice(lanes) => Some(by_device(entry.position, batch, lanes)),
+            Place::Beyond(_) | Place::Malformed => None,
+        }
     }
 
     fn tell_lag(&self, cursor: Position, last: Position) {
@@ -224,19 +274,22 @@ impl Task {
 
     /// Lanes beside each other, the batches of a lane in their order.
     async fn take_home(&self, entries: Vec<Entry>) -> Result<(), Stuck> {
-        let mut lanes: Vec<Vec<Batch>> = self.forward.lanes.lanes().map(|_| Vec::new()).collect();
+        let mut lanes: Vec<Vec<Batch>> = (0..MAX_LANES).map(|_| Vec::new()).collect();
         for entry in entries {
-            let Parsed::Batch(lane, batch) = Batch::parse(&entry, self.forward.lanes) else {
+            let Some(parts) = self.batches(&entry) else {
                 metrics::counter!("breeze_collector_forward_dropped_total", "home" => self.home.clone()).increment(1);
                 tracing::warn!(stream = self.stream, entry.position, "an entry is no batch; it is dropped");
                 continue;
             };
-            let batches = &mut lanes[usize::from(lane.number())];
-            if !batches.last_mut().is_some_and(|last| last.join(&batch)) {
-                batches.push(batch);
+            for (lane, batch) in parts {
+                let batches = &mut lanes[usize::from(lane.number())];
+                if !batches.last_mut().is_some_and(|last| last.join(&batch)) {
+                    batches.push(batch);
+                }
             }
         }
-        let appends = self.forward.lanes.lanes().zip(lanes).map(|(lane, batches)| self.append_all(lane, batches));
+        let all = LaneCount::new(MAX_LANES).into_iter().flat_map(LaneCount::lanes);
+        let appends = all.zip(lanes).map(|(lane, batches)| self.append_all(lane, batches));
         future::try_join_all(appends).await?;
         Ok(())
     }
@@ -261,23 +314,43 @@ struct Batch {
     payload: BytesMut,
 }
 
-/// What an entry of the stream is.
-enum Parsed {
-    Batch(LaneId, Batch),
-    /// A batch for a lane of this number, beyond those that are known here.
+/// Where an entry of the stream belongs at home.
+enum Place {
+    Lane(LaneId),
+    /// Each device to its own, of so many.
+    ByDevice(LaneCount),
+    /// To a lane of this number, beyond those that are known here.
     Beyond(u16),
     /// Not what a relay wrote.
     Malformed,
 }
 
+fn beyond(prefix: [u8; 2], payload: &[u8]) -> Place {
+    if LaneBatch::decode(payload).is_ok() { Place::Beyond(u16::from_be_bytes(prefix)) } else { Place::Malformed }
+}
+
+/// A batch, parted by the lanes on which its devices ride at home; each device's entries stay in their order.
+fn by_device(position: Position, batch: LaneBatch, lanes: LaneCount) -> Vec<(LaneId, Batch)> {
+    let LaneBatch { relay_id, region, entries } = batch;
+    let mut parts: Vec<_> = lanes.lanes().map(|lane| (lane, Vec::new())).collect();
+    for entry in entries {
+        // What names no device is the home's to refuse, whichever of its lanes it comes by.
+        let lane = DeviceId::from_slice(&entry.device_id).map_or(0, |id| Shard::of(id).lane(lanes).number());
+        parts[usize::from(lane)].1.push(entry);
+    }
+    let filled = parts.into_iter().filter(|(_, entries)| !entries.is_empty());
+    filled
+        .map(|(lane, entries)| {
+            let part = LaneBatch { relay_id: relay_id.clone(), region: region.clone(), entries };
+            (lane, Batch::new(position, &part, part.encode_to_vec().as_slice().into()))
+        })
+        .collect()
+}
+
 impl Batch {
-    fn parse(entry: &Entry, lanes: LaneCount) -> Parsed {
-        let Some((number, payload)) = entry.payload.split_first_chunk::<2>() else { return Parsed::Malformed };
-        let Ok(LaneBatch { relay_id, region, .. }) = LaneBatch::decode(payload) else { return Parsed::Malformed };
-        let number = u16::from_be_bytes(*number);
-        let Some(lane) = lanes.lanes().find(|lane| lane.number() == number) else { return Parsed::Beyond(number) };
-        let (first, last) = (entry.position, entry.position);
-        Parsed::Batch(lane, Self { first, last, relay_id, region, payload: payload.into() })
+    fn new(position: Position, batch: &LaneBatch, payload: BytesMut) -> Self {
+        let (relay_id, region) = (batch.relay_id.clone(), batch.region.clone());
+        Self { first: position, last: position, relay_id, region, payload }
     }
 
     /// Takes the next one in, if one relay wrote both and they fit: messages of protobuf written one

@@ -72,7 +72,9 @@ fn answer(deps: &LaneDeps, request: Request) {
         return;
     };
     let reply = deps.shared.with_owned(|core| core.held(&asked, now_us()));
-    if let Some(reply) = reply {
+    if let Some(mut reply) = reply {
+        // A relay of another region chose the lane by the number of lanes there.
+        reply.lanes = deps.config.lanes.into();
         (request.reply)(reply.encode_to_vec().into());
     }
 }

@@ -19,6 +19,7 @@
 mod flush;
 mod giving;
 mod insert;
+mod misplaced;
 mod owner;
 mod recording;
 mod recover;

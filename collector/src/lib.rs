@@ -145,6 +145,15 @@ pub async fn start(
         };
         tasks.spawn(format!("lane {}", shared.lane), lane::run(deps));
     }
+    let homes: Vec<&str> = config.homes.iter().map(String::as_str).filter(|home| *home != config.region).collect();
+    if homes.is_empty() {
+        tracing::info!(
+            region = config.region,
+            "forwards for no other region: what relays of this one store for others stays unread"
+        );
+    } else {
+        tracing::info!(region = config.region, homes = homes.join(", "), "forwards what is stored here for others");
+    }
     for home in config.homes.iter().filter(|home| **home != config.region) {
         let forward = forward::Forward {
             bus: bus.clone(),

@@ -9,6 +9,7 @@ use crate::{
     keyring::Keyring,
     live::Live,
     pki::authority::Authority,
+    tasks::foreign::Foreign,
 };
 use breeze_bus::Bus;
 use breeze_store::{
@@ -58,6 +59,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     pub directory: Arc<Directory>,
     pub live: Arc<Live>,
+    /// What regions hold for each other.
+    pub foreign: Arc<Foreign>,
     /// Where it listens, known when it does.
     pub address: OnceLock<SocketAddr>,
 }

@@ -187,6 +187,7 @@ impl ControlPlane {
             ready: AtomicBool::new(false),
             directory: Arc::default(),
             live: Arc::default(),
+            foreign: Arc::default(),
             address: OnceLock::new(),
             config,
             state,
@@ -283,6 +284,12 @@ impl ControlPlane {
             Feed::new(Arc::clone(&app.directory), Arc::clone(&app.state), Arc::clone(&app.bus), FeedConfig { regions });
         tasks.spawn("directory", feed.run(shutdown.token()));
         tasks.spawn("live", live::run(app.clone(), shutdown.token()));
+        let (foreign, bus, stop) = (Arc::clone(&app.foreign), Arc::clone(&app.bus), shutdown.token());
+        let regions = app.config.regions();
+        tasks.spawn("what waits between regions", async move {
+            tasks::foreign::watch(foreign, bus, regions, stop).await;
+            Ok(())
+        });
         let token = setup::arm(&app).await?;
         let (waiting, stop) = (app.clone(), shutdown.token());
         tasks.spawn("set-up", async move {

@@ -13,7 +13,11 @@ use crate::{
     relay::Relay,
 };
 use breeze_bus::BusError;
-use breeze_proto::{shard::LaneId, subject};
+use breeze_proto::{
+    id::DeviceId,
+    shard::{ForeignLane, LaneCount, LaneId, Shard},
+    subject,
+};
 use breeze_relay_core::{
     acks::Stored,
     batcher::{Batch, Batcher},
@@ -62,12 +66,27 @@ struct Detour {
     stream: String,
     home: Arc<Mutex<Home>>,
     region: String,
+    /// As many as this relay's own region has, by which the lane was chosen.
+    own_lanes: LaneCount,
+}
+
+impl Detour {
+    /// What the home has, if that is another number of lanes than here: none of ours is the right one then.
+    fn other_lanes(&self) -> Option<LaneCount> {
+        self.home.lock().lanes().filter(|lanes| *lanes != self.own_lanes)
+    }
 }
 
 impl Lane {
-    pub(crate) fn guest(id: LaneId, config: &Config, home: &str, health: &Arc<Mutex<Home>>) -> Self {
+    pub(crate) fn guest(
+        id: LaneId,
+        own_lanes: LaneCount,
+        config: &Config,
+        home: &str,
+        health: &Arc<Mutex<Home>>,
+    ) -> Self {
         let stream = subject::foreign_stream(&config.region, home);
-        let detour = Detour { stream, home: health.clone(), region: home.to_owned() };
+        let detour = Detour { stream, home: health.clone(), region: home.to_owned(), own_lanes };
         let mut lane = Self::new(id, &config.id, home);
         // The batch says where it was taken.
         lane.batcher = Mutex::new(Batcher::new(&config.id, &config.region));
@@ -97,8 +116,30 @@ impl Lane {
         self.detour.as_ref().is_some_and(|detour| detour.home.lock().is_away())
     }
 
-    pub(crate) fn held_subject(&self) -> &str {
-        &self.held_subject
+    /// Where to ask what is held of a device: the owner of its lane, at home by the home's number of lanes.
+    pub(crate) fn held_subject(&self, device: Option<DeviceId>) -> String {
+        let other = self.detour.as_ref().and_then(|detour| {
+            let lane = Shard::of(device?).lane(detour.other_lanes()?);
+            Some(subject::lane_held(&detour.region, lane))
+        });
+        other.unwrap_or_else(|| self.held_subject.clone())
+    }
+
+    /// Takes in how many lanes the region has that answered; 0: it did not say.
+    pub(crate) fn handle_lanes(&self, lanes: u32) {
+        let said = u16::try_from(lanes).ok().and_then(LaneCount::new);
+        let (Some(detour), Some(lanes)) = (&self.detour, said) else { return };
+        let is_news = detour.home.lock().handle_lanes(lanes);
+        let (home, own) = (lanes.get(), detour.own_lanes.get());
+        if is_news && home != own {
+            tracing::error!(
+                home.region = detour.region,
+                home.lanes = home,
+                own.lanes = own,
+                "a home region has another number of lanes than this one; its devices' entries are stored here, \
+                 and its collectors sort them"
+            );
+        }
     }
 
     pub(crate) fn waiting_bytes(&self) -> usize {
@@ -198,7 +239,8 @@ impl Lane {
         let Some(detour) = &self.detour else {
             return relay.bus.append(&self.stream, id, batch.payload.clone()).await.map(drop);
         };
-        if detour.home.lock().poll_route(relay.now().mono_us) == Route::Home {
+        let home_lanes = detour.other_lanes();
+        if home_lanes.is_none() && detour.home.lock().poll_route(relay.now().mono_us) == Route::Home {
             let appending = relay.bus.append(&self.stream, id, batch.payload.clone());
             let error = match tokio::time::timeout(HOME_WAIT, appending).await {
                 Ok(Ok(_position)) => {
@@ -220,10 +262,11 @@ impl Lane {
             }
         }
         let mut payload = BytesMut::with_capacity(2 + batch.payload.len());
-        payload.put_u16(self.id.number());
+        payload.put_slice(&ForeignLane { lane: self.id.number() as u8, home_lanes }.to_bytes());
         payload.extend_from_slice(&batch.payload);
         relay.bus.append(&detour.stream, id, payload.freeze()).await?;
-        metrics::counter!("breeze_relay_guest_batches_total", "way" => "stored_here").increment(1);
+        let way = if home_lanes.is_some() { "lanes_differ" } else { "stored_here" };
+        metrics::counter!("breeze_relay_guest_batches_total", "way" => way).increment(1);
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Relay {
                 .filter(|home| **home != config.region)
                 .map(|home| {
                     let health = Arc::default();
-                    let lane = |id| Arc::new(Lane::guest(id, config, home, &health));
+                    let lane = |id| Arc::new(Lane::guest(id, lane_count, config, home, &health));
                     (home.clone(), lane_count.lanes().map(lane).collect())
                 })
                 .collect(),

@@ -155,6 +155,7 @@ const manyRegions = () =>
     lanes: 16,
     lag_entries: [41, 12_400, 0][i],
     lag_seconds: [0.8, 74, 0][i],
+    foreign: [],
   }));
 const manyEngines = () =>
   REGIONS.flatMap((region, i) =>
@@ -192,6 +193,7 @@ const twoRegions = () => [
     lanes: 4,
     lag_entries: 12,
     lag_seconds: 0.4,
+    foreign: [],
   },
   {
     name: "us",
@@ -202,6 +204,7 @@ const twoRegions = () => [
     lanes: 4,
     lag_entries: 18_204,
     lag_seconds: 412,
+    foreign: [{ home: "eu", entries: 1_204, waiting_seconds: 420 }],
   },
 ];
 const twoEngines = () =>
@@ -282,6 +285,7 @@ export const status = (n) => ({
           lanes: 4,
           lag_entries: 14,
           lag_seconds: 0.4,
+          foreign: [],
         },
       ],
   engines: process.env.REGIONS

@@ -94,6 +94,8 @@ impl LaneCore {
         for (number, at) in (0..).zip(&self.dirty_latest) {
             self.devices[*at as usize].merged_us = ticked_us.saturating_sub(every_us * number / many);
         }
+        // The owner has told.
+        self.misplaced = None;
         self.live_since_us = (live_since_us > 0).then_some(live_since_us);
         self.behind_since_us = None;
         self.ticked_us = self.ticked_us.max(ticked_us);

@@ -250,7 +250,7 @@ impl LaneCore {
         }
         debug_assert!(lanes.len() <= MAX_SEQUENCES);
         let held = v1::Held { lanes, inventory: device.facts.inventory.clone(), ..v1::Held::default() };
-        v1::HeldReply { held: Some(held), close: close.into() }
+        v1::HeldReply { held: Some(held), close: close.into(), ..v1::HeldReply::default() }
     }
 
     // ---- digests ----

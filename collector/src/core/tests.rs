@@ -284,3 +284,20 @@ proptest::proptest! {
         core.handle_tick(START, true);
     }
 }
+
+#[test]
+fn entries_that_came_by_the_wrong_lane_are_counted_and_taken() {
+    let lanes = LaneCount::new(4).expect("four lanes");
+    let right = Shard::of(Bench::device()).lane(lanes);
+    for lane in lanes.lanes() {
+        let mut bench = Bench::new();
+        bench.core = bench.core.with_place(lane, lanes);
+        bench.connect(1);
+        bench.beat(1);
+        assert_eq!(bench.core.counts().heartbeats, 1, "stored all the same");
+        let found = bench.core.take_misplaced();
+        let told = found.map(|found| (found.entries, found.device, found.belongs, found.relay_id));
+        assert_eq!(told, (lane != right).then(|| (2, Bench::device(), right, "r".to_owned())), "lane {lane}");
+        assert_eq!(bench.core.take_misplaced(), None, "told once");
+    }
+}

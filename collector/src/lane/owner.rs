@@ -9,6 +9,7 @@ use super::{
     Halt, LaneDeps, READ_BYTES, TICK, Unstored,
     giving::{Ask, Giving, TrimHold},
     insert::{End, Inserting, ended},
+    misplaced,
     snapshots::Snapshots,
     telling::{Telling, told},
 };
@@ -79,6 +80,7 @@ pub(super) struct Owner<'a> {
     /// Looks at the lane since it was found to end before what was read.
     ends_early: u32,
     leaving_since: Option<Instant>,
+    misplaced: misplaced::Teller,
 }
 
 /// Payload bytes of the stream since this ownership began.
@@ -138,6 +140,7 @@ impl<'a> Owner<'a> {
             ticked_us: 0,
             ends_early: 0,
             leaving_since: None,
+            misplaced: misplaced::Teller::default(),
         }
     }
 
@@ -312,6 +315,9 @@ impl<'a> Owner<'a> {
             return Ok(());
         }
         self.ticked_us = now;
+        if let Some(found) = self.with_core(LaneCore::take_misplaced) {
+            self.misplaced.tell(&self.deps.config, self.deps.shared.lane, found);
+        }
         let extent = match self.deps.bus.extent(&self.stream).await {
             Ok(extent) => extent,
             Err(error) => {

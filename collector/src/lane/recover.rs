@@ -138,7 +138,8 @@ async fn load(
     lease: &mut Lease,
 ) -> Result<LaneCore, Halt> {
     let lanes = LaneCount::new(deps.config.lanes).context("lanes")?;
-    let mut core = LaneCore::new(&deps.config.region, deps.config.offline_floor_ms * 1000);
+    let mut core =
+        LaneCore::new(&deps.config.region, deps.config.offline_floor_ms * 1000).with_place(deps.shared.lane, lanes);
     for device in &recovered.received {
         core.load_received(device);
     }

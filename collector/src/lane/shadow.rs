@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow, bail, ensure};
 use breeze_bus::Entry;
-use breeze_proto::{id::DeviceId, subject, v1};
+use breeze_proto::{id::DeviceId, shard::LaneCount, subject, v1};
 use breeze_store::{
     model::{
         device_state,
@@ -93,7 +93,9 @@ pub(super) async fn follow(deps: &LaneDeps) -> Result<Followed<'_>, Halt> {
 
 /// Everything that the owner knows, as of one position.
 async fn load(deps: &LaneDeps) -> anyhow::Result<Shadow<'_>> {
-    let mut core = LaneCore::new(&deps.config.region, deps.config.offline_floor_ms * 1000);
+    let lanes = LaneCount::new(deps.config.lanes).context("lanes")?;
+    let mut core =
+        LaneCore::new(&deps.config.region, deps.config.offline_floor_ms * 1000).with_place(deps.shared.lane, lanes);
     let mut waiting = Vec::new();
     let mut asked = v1::FollowLane { collector_id: deps.config.id.clone(), ..v1::FollowLane::default() };
     let subject = subject::lane_follow(&deps.config.region, deps.shared.lane);

@@ -45,6 +45,7 @@ async fn relays_are_told_what_is_held_also_of_what_was_not_read_yet() {
     let collector = world.start(config()).await;
     let reply = ask_held(&world, &held_request(device(1), 1, 6, "local-2", 1)).await;
     assert_eq!(reply.close(), v1::CloseReason::Unspecified);
+    assert_eq!(reply.lanes, u32::from(config().lanes), "how many the region has");
     let lanes = reply.held.expect("held").lanes;
     assert_eq!((lanes.len(), lanes[0].incarnation, lanes[0].lane(), lanes[0].next_seq), (1, 7, v1::Lane::Live, 42));
     // Appended and asked at once: the answer counts it.

@@ -3,7 +3,11 @@
 use crate::world::*;
 use breeze_bus::Bus;
 use breeze_collector::Config;
-use breeze_proto::{subject, v1};
+use breeze_proto::{
+    id::DeviceId,
+    shard::{LaneCount, Shard},
+    subject, v1,
+};
 use bytes::{BufMut as _, BytesMut};
 use prost::Message as _;
 use std::time::Duration;
@@ -100,6 +104,40 @@ async fn an_entry_for_a_lane_that_is_not_known_here_is_kept_with_all_behind_it()
     })
     .await;
     running.stop().await;
+}
+
+/// The home has four lanes and this region one: relays said so in what they stored, and what was stored before they
+/// knew it goes to each device's lane as well.
+#[tokio::test]
+async fn lanes_are_found_anew_by_the_homes_number() {
+    let world = World::default();
+    let (now, four) = (now_us(), LaneCount::new(4).expect("four lanes"));
+    let devices: Vec<DeviceId> = (1..=12).map(device).collect();
+    // For a lane that is not known here, by a relay that did not know the home's number.
+    let all = |seq| devices.iter().map(|device| heartbeat(*device, seq, now + seq)).collect::<Vec<_>>();
+    store(&world, &foreign(), &[0, 0], "local-1", all(1)).await;
+    store(&world, &foreign(), &[0, 7], "local-1", all(2)).await;
+    store(&world, &foreign(), &[4, 0], "local-1", all(3)).await;
+    let running = world.start(forwarder("collector-1")).await;
+    until("the stream to be trimmed", || async { (world.bus.extent(&foreign()).await.ok()?.first == 4).then_some(()) })
+        .await;
+    running.stop().await;
+    let mut count = 0;
+    for lane in four.lanes() {
+        let stream = subject::lane_stream("away", lane);
+        let mut last = std::collections::BTreeMap::new();
+        for entry in world.bus.read(&stream, 1, 1 << 24, Duration::ZERO).await.expect("reads") {
+            let batch = v1::LaneBatch::decode(entry.payload).expect("a batch");
+            assert_eq!((batch.relay_id.as_str(), batch.region.as_str()), ("local-1", "local"));
+            for entry in batch.entries {
+                let device = DeviceId::from_slice(&entry.device_id).expect("an id");
+                assert_eq!(Shard::of(device).lane(four), lane);
+                assert!(last.insert(device, entry.received_us) < Some(entry.received_us), "in their order");
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(count, 36, "each once");
 }
 
 /// It has more entries than had been moved of the one before.

@@ -5,6 +5,7 @@ use crate::{
     context::App,
     error::ApiError,
     live::roles::STALE,
+    tasks::foreign::Waiting,
 };
 use axum::{Json, extract::State};
 use breeze_bus::BusError;
@@ -76,6 +77,18 @@ pub(crate) struct RegionState {
     lag_entries: u64,
     /// How old the oldest is that a collector has taken and not stored yet.
     lag_seconds: f64,
+    /// What it holds for other regions and nobody has taken anything of for three minutes.
+    foreign: Vec<ForeignState>,
+}
+
+/// Entries of another region's devices, stored in a region until its collectors move them home.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct ForeignState {
+    /// The region that they are for.
+    home: String,
+    entries: u64,
+    /// For how long nothing was taken; looked at once a minute.
+    waiting_seconds: f64,
 }
 
 /// What the roles stand on, as this node sees it.
@@ -171,7 +184,7 @@ pub(crate) async fn status(app: &App) -> Result<SystemStatus, ApiError> {
             metrics_bytes: usage.bytes,
             metrics_rows: usage.heartbeat_rows + usage.named_rows,
         },
-        regions: regions.iter().map(|name| RegionState::of(name, &roles, &lanes)).collect(),
+        regions: regions.iter().map(|name| RegionState::of(name, &roles, &lanes, app.foreign.waiting(name))).collect(),
         engines,
         roles,
         lanes,
@@ -198,7 +211,7 @@ impl RoleState {
 }
 
 impl RegionState {
-    fn of(name: &str, roles: &[RoleState], lanes: &[LaneState]) -> Self {
+    fn of(name: &str, roles: &[RoleState], lanes: &[LaneState], waiting: Vec<Waiting>) -> Self {
         let of_region = || roles.iter().filter(|role| role.region == name);
         let lanes: Vec<&LaneState> = lanes.iter().filter(|lane| lane.region == name).collect();
         let lag_seconds = of_region()
@@ -215,6 +228,14 @@ impl RegionState {
             lanes: lanes.len() as u64,
             lag_entries: lanes.iter().map(|lane| lane.lag_entries).sum(),
             lag_seconds,
+            foreign: waiting
+                .into_iter()
+                .map(|Waiting { home, entries, waited }| ForeignState {
+                    home,
+                    entries,
+                    waiting_seconds: waited.as_secs_f64(),
+                })
+                .collect(),
         }
     }
 }
@@ -423,11 +444,13 @@ mod tests {
             lag_entries: 4,
             owner: Some("eu-1".into()),
         };
-        let eu = RegionState::of("eu", &roles, std::slice::from_ref(&lane));
+        let waiting = Waiting { home: "us".into(), entries: 7, waited: Duration::from_secs(200) };
+        let eu = RegionState::of("eu", &roles, std::slice::from_ref(&lane), vec![waiting]);
         assert_eq!((eu.missing, eu.roles, eu.roles_ready, eu.roles_gone), (false, 2, 1, 1));
         assert_eq!((eu.lanes, eu.lag_entries, eu.lag_seconds), (1, 4, 2.5));
-        let us = RegionState::of("us", &roles, std::slice::from_ref(&lane));
+        assert_eq!((eu.foreign[0].home.as_str(), eu.foreign[0].waiting_seconds), ("us", 200.0));
+        let us = RegionState::of("us", &roles, std::slice::from_ref(&lane), vec![]);
         assert_eq!((us.missing, us.lag_entries, us.lag_seconds), (true, 0, 0.0));
-        assert!(RegionState::of("asia", &roles, &[lane]).missing, "configured, and never heard of");
+        assert!(RegionState::of("asia", &roles, &[lane], vec![]).missing, "configured, and never heard of");
     }
 }

@@ -75,6 +75,14 @@ impl RoleFile {
         problems
     }
 
+    /// What is allowed and may not be meant: a sentence each, with the key.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Collector(file) => file.warnings(),
+            Self::Relay(_) | Self::ControlPlane(_) => Vec::new(),
+        }
+    }
+
     /// "collector eu-c1 of region eu".
     pub(crate) fn describe(&self) -> String {
         let (role, id, region) = match self {

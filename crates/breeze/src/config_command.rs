@@ -7,6 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Say everything that is wrong with a file, with key and what to write; nothing is connected to
+    ///
+    /// What is allowed and may not be meant is a warning.
     Check {
         /// The role's TOML file
         #[arg(value_name = "FILE")]
@@ -30,6 +32,9 @@ pub(crate) fn run(command: &Command, print: &mut dyn FnMut(&str)) -> anyhow::Res
     match command {
         Command::Check { file } => {
             let read = RoleFile::load(file)?;
+            for warning in read.warnings() {
+                print(&format!("warning: {warning}\n"));
+            }
             print(&format!("ok: {}\n", read.describe()));
         }
         Command::Show { file } => print(&RoleFile::parse(file)?.show()?),

@@ -74,6 +74,36 @@ impl LaneId {
     }
 }
 
+/// Where an entry of a foreign stream belongs at home: two bytes before its batch. The second is the lane
+/// by the number of lanes that the region which stored it has. The first is 0, or says that the home has
+/// another number, and which: then each device's lane is to be found anew. Whoever knows of no first byte
+/// sees a lane that there is not, and keeps the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignLane {
+    pub lane: u8,
+    /// What the home has, where it is not what the storing region has.
+    pub home_lanes: Option<LaneCount>,
+}
+
+impl ForeignLane {
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 2] {
+        [self.home_lanes.map_or(0, |lanes| lanes.0 as u8), self.lane]
+    }
+
+    /// `None` for a number of lanes that no region has.
+    #[must_use]
+    pub const fn from_bytes([home_lanes, lane]: [u8; 2]) -> Option<Self> {
+        if home_lanes == 0 {
+            return Some(Self { lane, home_lanes: None });
+        }
+        match LaneCount::new(home_lanes as u16) {
+            Some(lanes) => Some(Self { lane, home_lanes: Some(lanes) }),
+            None => None,
+        }
+    }
+}
+
 impl fmt::Display for LaneId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -100,6 +130,16 @@ mod tests {
     const VECTOR_0: u16 = 834;
     const VECTOR_1: u16 = 797;
     const VECTOR_2: u16 = 456;
+
+    #[test]
+    fn the_lane_of_a_foreign_entry_is_two_bytes() {
+        let four = LaneCount::new(4);
+        for (lane, home_lanes, bytes) in [(3, None, [0, 3]), (15, None, [0, 15]), (7, four, [4, 7])] {
+            let foreign = ForeignLane { lane, home_lanes };
+            assert_eq!((foreign.to_bytes(), ForeignLane::from_bytes(bytes)), (bytes, Some(foreign)));
+        }
+        assert_eq!(ForeignLane::from_bytes([17, 0]), None);
+    }
 
     #[test]
     fn lanes_cover_all_shards_evenly() {

@@ -10,7 +10,7 @@ pub fn lane_stream(region: &str, lane: LaneId) -> String {
 }
 
 /// Durable stream of what relays of `region` took from devices of `home` while that could not be reached:
-/// [`crate::v1::LaneBatch`] after the home's lane number (u16, big endian). Collectors of `region` replay it.
+/// [`crate::v1::LaneBatch`] after the lane ([`crate::shard::ForeignLane`]). Collectors of `region` replay it.
 #[must_use]
 pub fn foreign_stream(region: &str, home: &str) -> String {
     format!("foreign.{region}.{home}")

@@ -2,6 +2,7 @@
 //! from then on no batch waits for them again until one of them, sent as a probe, gets through.
 
 use crate::limits::{FIRST_HOME_PAUSE, LAST_HOME_PAUSE};
+use breeze_proto::shard::LaneCount;
 
 /// Where the next batch of a guest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +29,13 @@ enum State {
 pub struct Home {
     state: State,
     pause_us: u64,
+    /// As its collectors said last.
+    lanes: Option<LaneCount>,
 }
 
 impl Default for Home {
     fn default() -> Self {
-        Self { state: State::Open, pause_us: FIRST_HOME_PAUSE.as_micros() as u64 }
+        Self { state: State::Open, pause_us: FIRST_HOME_PAUSE.as_micros() as u64, lanes: None }
     }
 }
 
@@ -52,8 +55,19 @@ impl Home {
     /// The home took a batch. `true` if it did not before.
     pub fn handle_taken(&mut self) -> bool {
         let back = self.state != State::Open;
-        *self = Self::default();
+        *self = Self { lanes: self.lanes, ..Self::default() };
         back
+    }
+
+    /// How many lanes the home has, of its own words. `true` if that is news.
+    pub fn handle_lanes(&mut self, lanes: LaneCount) -> bool {
+        self.lanes.replace(lanes) != Some(lanes)
+    }
+
+    /// How many lanes the home has; `None` until one of its collectors said so.
+    #[must_use]
+    pub const fn lanes(&self) -> Option<LaneCount> {
+        self.lanes
     }
 
     /// The home did not take a batch in time. `true` if it did before.

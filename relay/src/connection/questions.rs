@@ -28,7 +28,18 @@ const RENEWAL_WAIT: Duration = Duration::from_secs(15);
 
 pub(super) fn held(relay: &Arc<Relay>, lane: &Arc<Lane>, request: &HeldRequest) -> BoxFuture<'static, Done> {
     let (relay, lane, payload) = (relay.clone(), lane.clone(), encode(request));
-    Box::pin(async move { Done::Held(ask::<HeldReply>(&relay, lane.held_subject(), payload, HELD_WAIT).await) })
+    let device = DeviceId::from_slice(&request.device_id);
+    Box::pin(async move {
+        let subject = lane.held_subject(device);
+        let mut reply = ask::<HeldReply>(&relay, &subject, payload.clone(), HELD_WAIT).await;
+        lane.handle_lanes(reply.as_ref().map_or(0, |reply| reply.lanes));
+        // Asked before it was known how many lanes the home has: that owner does not know the device.
+        let right = lane.held_subject(device);
+        if reply.is_some() && right != subject {
+            reply = ask::<HeldReply>(&relay, &right, payload, HELD_WAIT).await;
+        }
+        Done::Held(reply)
+    })
 }
 
 pub(super) fn documents(relay: &Arc<Relay>, request: &DocumentsRequest) -> BoxFuture<'static, Done> {

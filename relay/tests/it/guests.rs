@@ -8,18 +8,27 @@ use breeze_bus::Bus;
 use breeze_proto::{
     ALPN,
     id::DeviceId,
+    shard::{ForeignLane, LaneCount, Shard},
     subject,
     v1::{Hello, LaneBatch, agent_frame, lane_entry, relay_frame},
 };
 use prost::Message;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 async fn connect(world: &World, home: &str) -> (DeviceId, Agent) {
     let device = DeviceId::generate();
+    let agent = connect_as(world, device, home).await;
+    (device, agent)
+}
+
+async fn connect_as(world: &World, device: DeviceId, home: &str) -> Agent {
     let config = client_config(world, Some(world.pki.device(device)), ALPN);
     let mut agent = client::quic(&config, world.quic).await.expect("connected");
     agent.send(agent_frame::Body::Hello(Hello { home_region: home.to_owned(), ..hello(1, 1) })).await;
-    (device, agent)
+    agent
 }
 
 /// Sequences of heartbeats in a stream, behind `skip` bytes of each entry.
@@ -60,6 +69,37 @@ async fn a_region_that_nobody_named_is_the_relays_own() {
     let (device, mut agent) = connect(&world, "elsewhere").await;
     assert_eq!(held(&mut agent).await, 5);
     world.until_entry(device, |body| matches!(body, lane_entry::Body::Connected(_))).await;
+}
+
+/// The home has two lanes, this region one: whatever comes is stored here once that is known, for the lane that
+/// this region would choose, with the home's number; and the owner of the home's own lane is asked.
+#[tokio::test]
+async fn a_home_with_other_lanes_gets_nothing_into_a_wrong_one() {
+    let world = World::start().await;
+    world.away_lanes.store(2, SeqCst);
+    let two = LaneCount::new(2).expect("two lanes");
+    let device = std::iter::repeat_with(DeviceId::generate)
+        .find(|device| Shard::of(*device).lane(two).number() == 1)
+        .expect("every other device");
+    let mut agent = connect_as(&world, device, "away").await;
+    assert_eq!(held(&mut agent).await, 19, "the owner of lane 1 answers");
+    agent.send(heartbeats(19..=20)).await;
+    agent.until_stored(2).await;
+    let foreign = subject::foreign_stream("local", "away");
+    assert_eq!(sequences(&world, &foreign, 2).await, [19, 20]);
+    assert!(sequences(&world, &World::stream_of("away"), 0).await.is_empty());
+    let entries = world.bus.read(&foreign, 1, 1 << 24, Duration::ZERO).await.expect("readable");
+    let last = entries.last().expect("an entry");
+    let place = ForeignLane::from_bytes([last.payload[0], last.payload[1]]);
+    assert_eq!(place, Some(ForeignLane { lane: 0, home_lanes: Some(two) }));
+
+    // Its collectors say another thing since: as many as here.
+    world.away_lanes.store(1, SeqCst);
+    let (_, mut other) = connect(&world, "away").await;
+    held(&mut other).await;
+    other.send(heartbeats(9..=9)).await;
+    other.until_stored(1).await;
+    assert_eq!(sequences(&world, &World::stream_of("away"), 0).await, [9]);
 }
 
 async fn cut(how: u8, first_wait: Duration) {

@@ -22,7 +22,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) wss: SocketAddr,
     /// What the snapshot is answered with.
     pub(crate) snapshot: Arc<Mutex<SignedDocument>>,
+    /// How many lanes the region "away" says that it has.
+    pub(crate) away_lanes: Arc<AtomicU32>,
     pub(crate) shutdown: Shutdown,
     handle: Option<Handle>,
 }
@@ -119,14 +121,15 @@ impl World {
         let pki = Pki::new();
         let bus = Arc::new(MemoryBus::new());
         let snapshot = Arc::new(Mutex::new(pki.revocation_set(1, 0, &[])));
-        answer_all(&bus, &snapshot).await;
+        let away_lanes = Arc::new(AtomicU32::new(1));
+        answer_all(&bus, &snapshot, &away_lanes).await;
         let folder = tempfile::tempdir().expect("a folder");
         let shutdown = Shutdown::new();
         let link = Arc::new(Link { bus: bus.clone(), cut: AtomicU8::default() });
         let handle = start_relay(&pki, link.clone(), config(folder.path(), limits), &shutdown).await;
         let (quic, wss) = (handle.quic_addr, handle.wss_addr);
         until_ready(&handle).await;
-        Self { pki, bus, link, folder, quic, wss, snapshot, shutdown, handle: Some(handle) }
+        Self { pki, bus, link, folder, quic, wss, snapshot, away_lanes, shutdown, handle: Some(handle) }
     }
 
     /// Stops the relay and starts another on the same folder and the same addresses.
@@ -256,14 +259,16 @@ async fn answer(bus: &Arc<MemoryBus>, subject: &str, reply: impl Fn(Bytes) -> Ve
     });
 }
 
-async fn answer_all(bus: &Arc<MemoryBus>, snapshot: &Arc<Mutex<SignedDocument>>) {
+async fn answer_all(bus: &Arc<MemoryBus>, snapshot: &Arc<Mutex<SignedDocument>>, away_lanes: &Arc<AtomicU32>) {
     let set = snapshot.clone();
     answer(bus, subject::REVOCATIONS_SNAPSHOT, move |_| set.lock().expect("not poisoned").encode_to_vec()).await;
-    let lane = LaneCount::new(1).expect("one lane").lanes().next().expect("one lane");
-    for (region, next_seq) in [("local", 5), ("away", 9)] {
+    let lanes: Vec<_> = LaneCount::new(2).expect("two lanes").lanes().collect();
+    for (region, lane, next_seq) in [("local", lanes[0], 5), ("away", lanes[0], 9), ("away", lanes[1], 19)] {
+        let away_lanes = away_lanes.clone();
         answer(bus, &subject::lane_held(region, lane), move |_| {
             let held = Held { lanes: vec![HeldLane { incarnation: 7, lane: 1, next_seq }], ..Default::default() };
-            HeldReply { held: Some(held), close: 0 }.encode_to_vec()
+            let lanes = if region == "away" { away_lanes.load(SeqCst) } else { 1 };
+            HeldReply { held: Some(held), lanes, ..HeldReply::default() }.encode_to_vec()
         })
         .await;
     }

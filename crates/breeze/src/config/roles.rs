@@ -110,6 +110,9 @@ pub(crate) struct CollectorSection {
     /// Regions that the own region's relays take devices for; the own unless given.
     #[serde(default)]
     pub(crate) regions: Vec<String>,
+    /// Whether the file did not say them.
+    #[serde(skip)]
+    pub(super) regions_left_out: bool,
     #[serde(default = "four")]
     pub(crate) lanes: u16,
     #[serde(default = "flush")]
@@ -143,8 +146,22 @@ impl CollectorFile {
         self.bus.below(folder);
         self.state.below(folder);
         self.metrics.below(folder);
+        self.collector.regions_left_out = self.collector.regions.is_empty();
         or_own(&mut self.collector.regions, &self.region);
         self
+    }
+
+    /// What is allowed and may not be meant.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let left_out = self.collector.regions_left_out.then(|| {
+            format!(
+                "key `collector.regions` is left out: this collector forwards for nobody. If relays of {0} take devices \
+                 of other regions, what they store for those stays here unread: write all of them, as \
+                 regions = [\"{0}\", …]; or regions = [\"{0}\"] if there are none",
+                self.region
+            )
+        });
+        left_out.into_iter().collect()
     }
 
     pub(super) fn check(&self, problems: &mut Problems) {

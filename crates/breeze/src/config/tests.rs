@@ -93,6 +93,24 @@ fn each_role_reads_its_file_with_paths_beside_it() {
     assert!(error.contains("control plane cp-1"), "{error}");
 }
 
+/// It reads its own region's streams then, and nobody sees that it does not read others.
+#[test]
+fn a_collector_that_is_told_no_regions_is_warned_of() {
+    let folder = folder();
+    let warnings = load(&folder, COLLECTOR).expect("valid").warnings();
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("collector.regions")), "{warnings:?}");
+    for regions in ["[\"eu\"]", "[\"eu\", \"us\"]"] {
+        let said = load(&folder, &format!("{COLLECTOR}regions = {regions}\n")).expect("valid");
+        assert_eq!(said.warnings(), [""; 0], "{regions}");
+    }
+    let mut printed = String::new();
+    load(&folder, COLLECTOR).expect("valid");
+    let check = crate::config_command::Command::Check { file: folder.path().join("role.toml") };
+    crate::config_command::run(&check, &mut |text| printed.push_str(text)).expect("it is no error");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("warning: ") && lines[1].starts_with("ok: "), "{printed}");
+}
+
 #[test]
 fn what_is_shown_is_a_configuration_and_holds_no_secret() {
     let folder = folder();

@@ -24,6 +24,9 @@ pub(super) async fn run(file: CollectorFile, process: Process) -> anyhow::Result
     let Process { shutdown, ops, .. } = &process;
     let own = ops.component("collector");
     let section = &file.collector;
+    for warning in file.warnings() {
+        tracing::warn!("{warning}");
+    }
     let streams = Streams { lanes: section.lanes, regions: section.regions.clone(), replicas: 1, max_stream_bytes: 0 };
     let streams = streams.names(&file.region)?;
     // Together, so that whatever is missing is told at once.

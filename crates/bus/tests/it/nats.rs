@@ -18,6 +18,8 @@ use tokio::runtime::Runtime;
 
 const MIB: u64 = 1024 * 1024;
 const SOON: Duration = Duration::from_secs(10);
+/// The client's pauses between two attempts grow to six seconds.
+const RECONNECTED: Duration = Duration::from_secs(60);
 
 /// Connections live here, whichever runtime a test calls from.
 fn background() -> &'static Runtime {
@@ -61,9 +63,9 @@ impl Backend for Nats {
         let bus = self.bus.clone().expect("open");
         let server = self.server.clone();
         server.lock().expect("not poisoned").kill();
-        bus.when_connected(false).await;
+        within(RECONNECTED, "that the connection is lost", bus.when_connected(false)).await;
         tokio::task::spawn_blocking(move || server.lock().expect("not poisoned").restart()).await.expect("restarts");
-        bus.when_connected(true).await;
+        within(RECONNECTED, "that the connection is back", bus.when_connected(true)).await;
         for stream in 0..3 {
             eventually(|| bus.extent(["model.s-0", "model.s-1", "model.s-2"][stream])).await;
         }
@@ -131,16 +133,31 @@ async fn plain(nats: &Nats) -> async_nats::Client {
     async_nats::connect(format!("nats://127.0.0.1:{port}")).await.expect("connects")
 }
 
+/// What comes next, or words of what did not come.
+async fn soon<T>(what: &str, next: impl Future<Output = Option<T>>) -> T {
+    in_time(what, next).await.unwrap_or_else(|| panic!("{what}: it has ended"))
+}
+
+/// As [`soon`], of what has an outcome.
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    within(SOON, what, work).await
+}
+
+async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("{what}: not within {limit:?}"))
+}
+
 /// The server has handled all that this client sent: a flush alone ends when the bytes are on their way.
 async fn settle(client: &async_nats::Client) {
     let inbox = client.new_inbox();
     let mut echo = client.subscribe(inbox.clone()).await.expect("subscribes");
     client.publish(inbox, Bytes::new()).await.expect("sends");
-    echo.next().await.expect("comes back");
+    soon("the server's echo", echo.next()).await;
 }
 
 async fn api(client: &async_nats::Client, subject: &str, request: &str) {
-    let answer = client.request(subject.to_owned(), Bytes::from(request.to_owned())).await.expect("answers");
+    let asked = client.request(subject.to_owned(), Bytes::from(request.to_owned()));
+    let answer = in_time(subject, asked).await.expect("answers");
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("JSON");
     assert!(answer.get("error").is_none(), "{subject}: {answer}");
 }
@@ -218,7 +235,7 @@ async fn inboxes_cannot_be_guessed() {
     for _ in 0..2 {
         let asking = bus.request("ask.me", Bytes::new(), SOON);
         let answering = async {
-            let inbox = questions.next().await.expect("a question").reply.expect("an inbox");
+            let inbox = soon("a question", questions.next()).await.reply.expect("an inbox");
             let (prefix, token) = inbox.rsplit_once('.').expect("a token");
             let token = u128::from_str_radix(token, 16).expect("hexadecimal");
             // The neighbours of a counter; whoever takes one of them for its answer fails here.
@@ -245,15 +262,15 @@ async fn an_empty_answer_is_an_answer_and_noise_is_none() {
     let (bus, client) = (nats.bus(), plain(&nats).await);
     let mut service = bus.serve("ask.me").await.expect("serves");
     let answering = async {
-        let request = service.next().await.expect("open");
+        let request = soon("a request", service.next()).await;
         (request.reply)(Bytes::new());
     };
-    let wire = async { client.request("ask.me", Bytes::new()).await.expect("answers").payload };
+    let wire = async { in_time("an answer", client.request("ask.me", Bytes::new())).await.expect("answers").payload };
     assert_eq!(tokio::join!(answering, wire).1, Bytes::from_static(b"\x01"), "never empty");
     let mut questions = client.subscribe("ask.you").await.expect("subscribes");
     settle(&client).await;
     let noise = async {
-        let inbox = questions.next().await.expect("a question").reply.expect("an inbox");
+        let inbox = soon("a question", questions.next()).await.reply.expect("an inbox");
         client.publish(inbox, Bytes::new()).await.expect("sends");
     };
     let (answer, ()) = tokio::join!(bus.request("ask.you", Bytes::new(), SOON), noise);
@@ -290,24 +307,24 @@ async fn everything_comes_back_with_the_server() {
         let bus = bus.clone();
         async move { bus.request("ask.me", Bytes::from_static(b"before"), Duration::from_secs(60)).await }
     });
-    let before = tokio::time::timeout(SOON, service.next()).await.expect("in time").expect("open");
+    let before = soon("the first request", service.next()).await;
     assert!(nats.reopen().await);
-    let lost = tokio::time::timeout(SOON, waiting).await.expect("at once").expect("no panic");
+    let lost = in_time("the end of what waits", waiting).await.expect("no panic");
     assert!(matches!(lost, Err(BusError::Unavailable(_))), "{lost:?}");
     drop(before);
 
     eventually(|| bus.publish("status.a.b", Bytes::from_static(b"after"))).await;
-    let first = tokio::time::timeout(SOON, heard.next()).await.expect("in time");
-    assert_eq!(first, Some(breeze_bus::Received::Lagged(0)), "that something may be missing is said");
-    let then = tokio::time::timeout(SOON, heard.next()).await.expect("in time").expect("open");
+    let first = soon("what was missed", heard.next()).await;
+    assert_eq!(first, breeze_bus::Received::Lagged(0), "that something may be missing is said");
+    let then = soon("a broadcast", heard.next()).await;
     assert!(matches!(then, breeze_bus::Received::Message { payload, .. } if payload == "after"));
     let answering = tokio::spawn(async move {
-        let request = service.next().await.expect("open");
+        let request = soon("a request", service.next()).await;
         (request.reply)(request.payload);
     });
     let answer = bus.request("ask.me", Bytes::from_static(b"again"), SOON).await;
     assert_eq!(answer, Ok(Bytes::from_static(b"again")));
-    answering.await.expect("no panic");
+    in_time("the answering", answering).await.expect("no panic");
 }
 
 /// However far it has grown by then.
@@ -322,7 +339,8 @@ async fn a_stream_that_was_deleted_and_made_again_is_another_one() {
 
     let config = nats.server.lock().expect("not poisoned").config("eu", "test");
     let client = async_nats::connect(&config.servers[0]).await.expect("connects");
-    let deleted = client.request("$JS.API.STREAM.DELETE.model_s-0", Bytes::new()).await.expect("answers");
+    let asked = client.request("$JS.API.STREAM.DELETE.model_s-0", Bytes::new());
+    let deleted = in_time("deleting", asked).await.expect("answers");
     assert!(deleted.payload.windows(14).any(|text| text == b"\"success\":true"), "{deleted:?}");
     migrate::ensure(&config, &["model.s-0".to_owned()], 1, 64 * MIB).await.expect("makes it");
     for _ in 0..3 {

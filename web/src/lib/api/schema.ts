@@ -1212,6 +1212,18 @@ export interface components {
     FieldList: {
       data: components["schemas"]["FieldDescription"][];
     };
+    /** @description Entries of another region's devices, stored in a region until its collectors move them home. */
+    ForeignState: {
+      /** Format: int64 */
+      entries: number;
+      /** @description The region that they are for. */
+      home: string;
+      /**
+       * Format: double
+       * @description For how long nothing was taken; looked at once a minute.
+       */
+      waiting_seconds: number;
+    };
     GaugeState: {
       name: string;
       unit: string;
@@ -1455,6 +1467,8 @@ export interface components {
     };
     /** @description A region in sum. */
     RegionState: {
+      /** @description What it holds for other regions and nobody has taken anything of for three minutes. */
+      foreign: components["schemas"]["ForeignState"][];
       /**
        * Format: int64
        * @description Entries that wait in its lanes.

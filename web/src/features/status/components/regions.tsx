@@ -53,7 +53,8 @@ function RegionCard({
 }) {
   const slow = region.lag_seconds >= SLOW_S;
   const cut = engines.some((engine) => !engine.reachable);
-  const trouble = region.missing || region.roles_ready < region.roles || slow || cut;
+  const left = region.foreign.length > 0;
+  const trouble = region.missing || region.roles_ready < region.roles || slow || cut || left;
   const Icon = region.missing ? CircleX : trouble ? TriangleAlert : CircleCheck;
   return (
     <div
@@ -87,6 +88,11 @@ function RegionCard({
               ? "Below a second"
               : `${duration(region.lag_seconds)} behind`}
         </Row>
+        {region.foreign.map((held) => (
+          <Row key={held.home} label={`For ${held.home}`} bad>
+            {`${plural(held.entries, "entry", "entries")}: nobody has taken any for ${duration(held.waiting_seconds)}`}
+          </Row>
+        ))}
         {engines.map((engine) => (
           <Row
             key={engine.engine}
