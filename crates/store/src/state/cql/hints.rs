@@ -15,6 +15,7 @@ use super::{
 };
 use crate::state::{Assert, CommitOutcome, HintPage, OutboxHint, OutboxPosition, StateError, check};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::try_join_all;
 use scylla::response::{PagingState, PagingStateResponse};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ const OLD_EVERY: Duration = Duration::from_secs(60);
 /// Slots kept open behind the last one for hints that stay, because nobody can deliver their items;
 /// in an earlier slot they are carried to the last, or every sweep would read all slots since.
 const KEPT_SLOTS: i64 = 32;
+/// Hints carried at the same time: they share the read of the numbers.
+const CARRIED_AT_ONCE: usize = 32;
 /// After so many partitions read for one page no further slot is begun, also when nothing was found.
 const MAX_READS: u32 = 256;
 
@@ -289,15 +292,20 @@ impl Inner {
 
     /// Carries hints to the last slot, so that theirs can be closed.
     async fn carry(&self, tables: &HintTables, hints: &mut [OutboxHint]) -> Result<(), StateError> {
-        for hint in hints {
-            let Some(Token { version, made_ms, slot }) = Token::read(&hint.token) else { continue };
-            let until = self.cluster.deadline();
-            let left = Left { table: &hint.table, partition: &hint.partition, version, made_ms };
-            let to = self.leave_hint(tables, left, until).await?;
-            self.drop_hint_from(tables, slot, &hint.table, &hint.partition, version, until).await?;
-            hint.token = Token { version, made_ms, slot: to }.write();
-            metrics::counter!("breeze_state_hints_carried_total").increment(1);
+        for some in hints.chunks_mut(CARRIED_AT_ONCE) {
+            try_join_all(some.iter_mut().map(|hint| self.carry_one(tables, hint))).await?;
         }
+        Ok(())
+    }
+
+    async fn carry_one(&self, tables: &HintTables, hint: &mut OutboxHint) -> Result<(), StateError> {
+        let Some(Token { version, made_ms, slot }) = Token::read(&hint.token) else { return Ok(()) };
+        let until = self.cluster.deadline();
+        let left = Left { table: &hint.table, partition: &hint.partition, version, made_ms };
+        let to = self.leave_hint(tables, left, until).await?;
+        self.drop_hint_from(tables, slot, &hint.table, &hint.partition, version, until).await?;
+        hint.token = Token { version, made_ms, slot: to }.write();
+        metrics::counter!("breeze_state_hints_carried_total").increment(1);
         Ok(())
     }
 
