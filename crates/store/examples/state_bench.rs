@@ -25,6 +25,7 @@ const DEVICES: MergeTable = MergeTable::new("device_state", Family::Device);
 const DEVICE_COUNT: u64 = 10_000;
 const VALUE_BYTES: usize = 300;
 const RUN: Duration = Duration::from_secs(4);
+const DELIVERED_RUNS: u32 = 5;
 
 fn cpu() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -83,6 +84,43 @@ async fn database(address: &str) -> CqlState {
     CqlState::connect(config).await.expect("connected")
 }
 
+/// As the control plane does it: each commit is followed by its delivery, while a sweep goes on every
+/// five seconds. Twice, since what sweeps read may grow.
+async fn delivered(state: &Arc<dyn State>) {
+    let on = Arc::clone(state);
+    let sweeps = tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            every.tick().await;
+            let mut cursor = None;
+            loop {
+                cursor = on.outbox_hints(cursor, 256).await.expect("readable").next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+    });
+    let run: u64 = rand::random();
+    for _ in 0..DELIVERED_RUNS {
+        let on = Arc::clone(state);
+        measure("commit with 1 item, delivered, 64 callers", 64, move |number| {
+            let state = Arc::clone(&on);
+            async move {
+                let partition = Bytes::from([run.to_be_bytes(), rand::random::<u64>().to_be_bytes()].concat());
+                let commit = Commit::new(USERS, partition.clone()).put("user", value(number)).outbox("index", "");
+                let outcome = state.commit(commit).await.expect("judged");
+                let items = state.outbox(USERS, &partition, 64).await.expect("readable");
+                let last = items.last().expect("it was committed").position;
+                state.outbox_delivered(USERS, &partition, last).await.expect("written");
+                u64::from(matches!(outcome, CommitOutcome::Applied { .. }))
+            }
+        })
+        .await;
+    }
+    sweeps.abort();
+}
+
 #[tokio::main]
 async fn main() {
     let temporary = tempfile::tempdir().expect("a folder");
@@ -125,6 +163,7 @@ async fn main() {
         }
     })
     .await;
+    delivered(&state).await;
     for rows in [1, 100, 1000] {
         let on = Arc::clone(&state);
         measure(&format!("merge, 4 callers, {rows} rows a call"), 4, move |number| {

@@ -15,6 +15,7 @@ mod outbox;
 mod read;
 mod recent;
 mod run;
+mod slots;
 mod tables;
 mod values;
 

@@ -198,7 +198,8 @@ async fn many_asserts_are_judged_together() {
     assert_eq!(page.rows.len(), 125);
 }
 
-/// A hint whose commit never came keeps that commit from coming, and goes.
+/// A hint whose commit never came keeps that commit from coming, and goes: one that a process of schema
+/// version 1 has left.
 #[tokio::test]
 async fn an_old_hint_for_nothing_raises_the_version() {
     let Some(state) = apart().await else { return };
@@ -235,7 +236,7 @@ async fn an_old_hint_for_nothing_raises_the_version() {
     );
     session.query_unpaged(deleted, (bucket, partition.to_vec())).await.expect("written");
     assert_eq!(found().await.len(), 1, "an older deletion does not win");
-    let old = OutboxHint { token: [2u64.to_be_bytes(), 0u64.to_be_bytes()].concat().into(), ..young.clone() };
+    let old = OutboxHint { token: [2u64, 0, 0].map(u64::to_be_bytes).concat().into(), ..young.clone() };
     assert!(state.outbox_clear_hint(&old).await.expect("judged"));
     assert_eq!(state.partition_version(USERS, b"left").await.expect("readable"), 2, "it can no longer apply");
     assert!(found().await.is_empty());

@@ -9,6 +9,7 @@ mod conformance;
 mod cql;
 mod cql_access;
 mod cql_faults;
+mod cql_slots;
 mod crash;
 mod embedded;
 mod full;

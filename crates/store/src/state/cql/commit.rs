@@ -10,6 +10,7 @@ use super::{
     Inner, errors,
     recent::{Id, Recent},
     run::{Measured, applied, back_off, count, rows_of},
+    slots::{Left, now_ms},
     tables::{HEAD, Query, ROW, Relation},
     values::{self, Arg, bigint},
 };
@@ -103,10 +104,8 @@ impl Inner {
             if Instant::now() >= until {
                 break;
             }
-            if !write.outbox.is_empty() {
-                self.leave_hint(relation, &write.partition, seen.version + 1, until).await?;
-            }
-            match self.attempt(relation, write, &seen, id, until).await {
+            let slot = if write.outbox.is_empty() { 0 } else { self.hint(relation, write, &seen, until).await? };
+            match self.attempt(relation, write, &seen, (id, slot), until).await {
                 Ok(true) => return Ok(CommitOutcome::Applied { version: seen.version + 1 }),
                 Ok(false) => {
                     metrics::counter!("breeze_state_contention_total", "table" => relation.name.clone()).increment(1);
@@ -134,6 +133,14 @@ impl Inner {
             || undecided(relation, "others were always quicker"),
             |error| undecided(relation, &self.cluster.failed(&error).to_string()),
         ))
+    }
+
+    /// Leaves the hint for what would be committed; in which slot.
+    async fn hint(&self, relation: &Relation, write: &Write, seen: &Seen, until: Instant) -> Result<i64, StateError> {
+        let tables = self.hints_of(relation)?;
+        let (partition, version) = (&write.partition, seen.version + 1);
+        let hint = Left { table: &relation.name, partition, version, made_ms: now_ms() };
+        self.leave_hint(&tables, hint, until).await
     }
 
     /// Looks again: at the serial level as long as a batch may still apply.
@@ -188,7 +195,7 @@ impl Inner {
         relation: &Relation,
         write: &Write,
         seen: &Seen,
-        id: Id,
+        marks: (Id, i64),
         until: Instant,
     ) -> Result<bool, ExecutionError> {
         let mut batch = Batch::new(BatchType::Unlogged);
@@ -196,7 +203,7 @@ impl Inner {
         batch.set_consistency(relation.route.level());
         batch.set_serial_consistency(Some(relation.route.serial()));
         let mut bound = Vec::new();
-        for (query, values) in statements(write, seen, id) {
+        for (query, values) in statements(write, seen, marks) {
             batch.append_statement(relation.prepare(&self.cluster, query).await?);
             bound.push(values);
         }
@@ -218,8 +225,8 @@ impl Inner {
     }
 }
 
-/// The statements of a batch with their values, the head's first.
-fn statements(write: &Write, seen: &Seen, id: Id) -> Vec<(Query, Vec<Arg>)> {
+/// The statements of a batch with their values, the head's first: with its id and the slot of its hint.
+fn statements(write: &Write, seen: &Seen, (id, slot): (Id, i64)) -> Vec<(Query, Vec<Arg>)> {
     let partition = || Arg::Blob(write.partition.clone());
     let version = seen.version + 1;
     let mut asserted: HashMap<&Bytes, Arg> = write
@@ -252,7 +259,8 @@ fn statements(write: &Write, seen: &Seen, id: Id) -> Vec<(Query, Vec<Arg>)> {
     for (index, item) in (0..).zip(&write.outbox) {
         let key = super::outbox::item_key(OutboxPosition { version, index });
         let value = super::outbox::item_value(item);
-        all.push((Query::Item, vec![Arg::Blob(value), Arg::Number(bigint(version)), partition(), Arg::Blob(key)]));
+        let slot = Arg::Number(super::outbox::item_slot(slot));
+        all.push((Query::Item, vec![Arg::Blob(value), slot, partition(), Arg::Blob(key)]));
     }
     all
 }

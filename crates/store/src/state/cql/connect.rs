@@ -123,6 +123,8 @@ impl Cluster {
             .keyspaces_to_fetch(keyspaces(&config.keyspace_prefix))
             .fetch_full_schema_metadata(false)
             .metadata_request_clientside_timeout(config.request_timeout)
+            // ScyllaDB is to give up first: it says why.
+            .metadata_request_serverside_timeout(config.request_timeout.mul_f64(0.8))
             .tcp_keepalive_interval(Duration::from_secs(30));
         match &config.ca_file {
             Some(file) => builder = builder.tls_context(Some(tls(file)?)),

@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Of the schema that this version makes and knows.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// How long the lease lasts unless it is renewed, which happens before every step.
 const LEASE_SECONDS: i32 = 120;
@@ -30,7 +30,9 @@ const LEASE_WAIT: Duration = Duration::from_secs(300);
 const LEASE_POLL: Duration = Duration::from_millis(300);
 /// One change of the schema may take this long on a busy cluster.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Deleted hints are forgotten soon: one that comes back is one for nothing.
+/// Deleted hints are forgotten soon: one that comes back, from a replica that missed its deletion for so
+/// long, is one for nothing, or in a slot that nobody reads. Not 0: servers keep writes for a replica that
+/// is away no longer than this.
 const HINT_GRACE_SECONDS: u64 = 3600;
 /// Makes keyspaces and tables that are not there yet, and brings the schema to [`SCHEMA_VERSION`].
 /// What was done, a line each; nothing where nothing was to be done. Several nodes may call it at the
@@ -261,17 +263,29 @@ impl Migration<'_> {
 
     /// What a version adds beyond tables of the model. A new version adds a match arm.
     async fn step(&self, version: u64) -> Result<(), StateError> {
-        if version != 1 {
-            return Err(StateError::Schema(format!("nothing is known of version {version}")));
-        }
+        let tables = match version {
+            1 => vec![hint_table(
+                "outbox_hints",
+                "scope text, bucket tinyint, tab text, partition blob, version bigint, made bigint, \
+                 PRIMARY KEY ((scope, bucket), tab, partition)",
+            )],
+            // Hints in slots. The table of version 1 stays: processes of it may run until they are
+            // replaced, and what they leave there is swept. They would not find what is in the slots, so
+            // none of them may start any more.
+            2 => vec![
+                hint_table(
+                    "outbox_slots",
+                    "scope text, bucket tinyint, slot bigint, tab text, partition blob, version bigint, made bigint, \
+                     PRIMARY KEY ((scope, bucket, slot), tab, partition)",
+                ),
+                hint_table("outbox_numbers", "scope text PRIMARY KEY, first bigint, fence bigint, last bigint"),
+            ],
+            _ => return Err(StateError::Schema(format!("nothing is known of version {version}"))),
+        };
         for keyspace in keyspaces(self.prefix) {
-            self.change(format!(
-                "CREATE TABLE IF NOT EXISTS {keyspace}.outbox_hints (scope text, bucket tinyint, tab text, \
-                 partition blob, version bigint, made bigint, PRIMARY KEY ((scope, bucket), tab, partition)) \
-                 WITH gc_grace_seconds = {HINT_GRACE_SECONDS} \
-                 AND compaction = {{'class': 'LeveledCompactionStrategy'}}"
-            ))
-            .await?;
+            for table in &tables {
+                self.change(format!("CREATE TABLE IF NOT EXISTS {keyspace}.{table}")).await?;
+            }
         }
         Ok(())
     }
@@ -299,6 +313,13 @@ impl Migration<'_> {
         self.done.push(format!("created table {target} ({})", spec.recorded()));
         Ok(())
     }
+}
+
+fn hint_table(name: &str, columns: &str) -> String {
+    format!(
+        "{name} ({columns}) WITH gc_grace_seconds = {HINT_GRACE_SECONDS} \
+         AND compaction = {{'class': 'LeveledCompactionStrategy'}}"
+    )
 }
 
 fn create(target: &str, table: Table) -> String {

@@ -10,7 +10,10 @@ use super::{
 use crate::state::{CommitTable, MAX_PAGE_BYTES, OutboxItem, OutboxPosition, PendingItem, StateError, check};
 use bytes::{BufMut, Bytes, BytesMut};
 use scylla::response::{PagingState, PagingStateResponse};
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// How far ahead of our clock items are deleted. They carry times of the servers' clocks, and none
 /// is ever written again.
@@ -46,6 +49,16 @@ fn read_value(value: &Bytes) -> Result<(String, Bytes), StateError> {
     let (topic, payload) = rest.split_at_checked(usize::from(*length)).ok_or_else(unknown)?;
     let topic = std::str::from_utf8(topic).map_err(|_| unknown())?;
     Ok((topic.to_owned(), value.slice_ref(payload)))
+}
+
+/// What the column of the version holds for an item, whose key has the version: the slot of its hint,
+/// negative. Schema version 1 wrote the version there and had no slots.
+pub(super) const fn item_slot(slot: i64) -> i64 {
+    -slot
+}
+
+fn read_slot(stored: Option<i64>) -> i64 {
+    stored.map_or(0, |stored| stored.saturating_neg().max(0))
 }
 
 impl Inner {
@@ -105,20 +118,24 @@ impl Inner {
         }
     }
 
-    /// The last undelivered item up to a position.
-    pub(super) async fn last_item(
+    /// The last undelivered items up to a position, latest first, each with the slot of its hint.
+    pub(super) async fn last_items(
         &self,
         relation: &Relation,
         partition: &[u8],
         through: OutboxPosition,
         until: Instant,
-    ) -> Result<Option<OutboxPosition>, StateError> {
+    ) -> Result<Vec<(OutboxPosition, i64)>, StateError> {
         let after = self.delivered(relation, partition, until).await?;
         let values = (partition, after, item_key(through));
-        let answer = rows_of(self.run("read", relation, Query::LastItem, values, until).await?)?;
-        let row = answer.maybe_first_row::<(Bytes,)>();
-        let row = row.map_err(|error| errors::corrupt(&relation.target, error))?;
-        row.map(|(key,)| read_key(&key)).transpose()
+        let answer = rows_of(self.run("read", relation, Query::LastItems, values, until).await?)?;
+        let rows = answer.rows::<(Bytes, Option<i64>)>();
+        rows.map_err(|error| errors::corrupt(&relation.target, error))?
+            .map(|row| {
+                let (key, slot) = row.map_err(|error| errors::corrupt(&relation.target, error))?;
+                Ok((read_key(&key)?, read_slot(slot)))
+            })
+            .collect()
     }
 
     pub(super) async fn outbox_delivered(
@@ -131,7 +148,8 @@ impl Inner {
         let relation = self.relation(table.into()).await?;
         let until = self.cluster.deadline();
         // A position of an item that is there: what is still to come has a higher one.
-        let Some(last) = self.last_item(&relation, partition, through, until).await? else { return Ok(()) };
+        let items = self.last_items(&relation, partition, through, until).await?;
+        let Some(&(last, _)) = items.first() else { return Ok(()) };
         let order = bigint(last.version).saturating_mul(POSITIONS).saturating_add(i64::from(last.index));
         let key = item_key(last);
         self.run("write", &relation, Query::SetDelivered, (partition, &key, order), until).await?;
@@ -141,7 +159,11 @@ impl Inner {
         self.run("write", &relation, Query::DropItems, (now, partition, &key), until).await?;
         let left = self.items(&relation, partition, &key, 1, until).await?;
         if left.first().is_none_or(|next| next.position.version > last.version) {
-            self.drop_hint(&relation, partition, last.version, until).await?;
+            // Hints of items before those are cleared by a sweep.
+            let slots: BTreeSet<i64> = items.into_iter().map(|(_, slot)| slot).collect();
+            for slot in slots {
+                self.drop_hint(&relation, partition, (slot, last.version), until).await?;
+            }
         }
         Ok(())
     }
@@ -158,6 +180,7 @@ mod tests {
         assert_eq!(read, ("topic".to_owned(), item.payload));
         let position = OutboxPosition { version: 1 << 40, index: 7 };
         assert_eq!(read_key(&item_key(position)).expect("its own"), position);
+        assert_eq!([Some(item_slot(9)), Some(9), None].map(read_slot), [9, 0, 0], "of version 1: in no slot");
         assert!(read_key(b"short").is_err() && read_value(&Bytes::from_static(b"\x09short")).is_err());
     }
 }

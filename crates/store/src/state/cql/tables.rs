@@ -4,11 +4,16 @@
 //! <prefix>_<family>.c_<name>   partition blob, kind tinyint, key blob -> value blob, version bigint, guard boolean
 //!     kind 0  the head: version is the partition's, value the ids of its last commits
 //!          1  a row
-//!          2  an outbox item; key: version u64 | index u32, value: length u8 | topic | payload
+//!          2  an outbox item; key: version u64 | index u32, value: length u8 | topic | payload,
+//!             version: the slot of its hint, negative
 //!          3  how far items are delivered; the only kind that plain writes touch
 //! <prefix>_<family>.m_<name>   partition blob, key blob -> value blob; the version is the write timestamp
+//! <prefix>_<family>.outbox_slots
+//!                              scope text, bucket tinyint, slot bigint, tab text, partition blob -> version, made bigint
+//! <prefix>_<family>.outbox_numbers
+//!                              scope text -> first, fence, last bigint
 //! <prefix>_<family>.outbox_hints
-//!                              scope text, bucket tinyint, tab text, partition blob -> version, made bigint
+//!                              what schema version 1 had in the place of both
 //! <prefix>_config.breeze_schema
 //!                              name text -> value text: version, lease, table/<name>
 //! ```
@@ -16,6 +21,7 @@
 use super::{
     Inner,
     connect::{Cluster, Mode, Route},
+    slots::HintTables,
 };
 use crate::state::{Family, Serial, StateError, Table};
 use parking_lot::RwLock;
@@ -35,6 +41,9 @@ const FIRST_ROW_BYTES: usize = 64 * 1024;
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
 /// Longest name of a table that CQL takes with our prefix.
 pub(super) const MAX_CQL_NAME: usize = 46;
+
+/// Items whose hints are looked for at once; what a delivery is through with is rarely more.
+const LAST_ITEMS: usize = 64;
 
 pub(super) const HEAD: i8 = 0;
 pub(super) const ROW: i8 = 1;
@@ -115,7 +124,7 @@ pub(super) enum Query {
     Delivered,
     SetDelivered,
     Items,
-    LastItem,
+    LastItems,
     DropItems,
     Merge,
     MergeAway,
@@ -129,6 +138,12 @@ pub(super) enum Query {
     Hint,
     Hints,
     DropHint,
+    OldHints,
+    DropOldHint,
+    Numbers,
+    SetFirst,
+    SetFence,
+    SetLast,
 }
 
 impl Query {
@@ -154,9 +169,9 @@ impl Query {
                 format!("INSERT INTO {t} (partition, kind, key, value) VALUES (?, 3, 0x, ?) USING TIMESTAMP ?")
             }
             Self::Items => format!("SELECT key, value FROM {t} WHERE partition = ? AND kind = 2 AND key > ?"),
-            Self::LastItem => format!(
-                "SELECT key FROM {t} WHERE partition = ? AND kind = 2 AND key > ? AND key <= ? \
-                 ORDER BY kind DESC, key DESC LIMIT 1"
+            Self::LastItems => format!(
+                "SELECT key, version FROM {t} WHERE partition = ? AND kind = 2 AND key > ? AND key <= ? \
+                 ORDER BY kind DESC, key DESC LIMIT {LAST_ITEMS}"
             ),
             Self::DropItems => {
                 format!("DELETE FROM {t} USING TIMESTAMP ? WHERE partition = ? AND kind = 2 AND key <= ?")
@@ -181,19 +196,29 @@ impl Query {
                 )
             }
             Self::SameToken => format!("SELECT DISTINCT partition FROM {t} WHERE token(partition) = ?"),
-            Self::Hint => {
-                format!(
-                    "INSERT INTO {t} (scope, bucket, tab, partition, version, made) VALUES (?, ?, ?, ?, ?, ?) \
-                     USING TIMESTAMP ?"
-                )
-            }
+            Self::Hint => format!(
+                "INSERT INTO {t} (scope, bucket, slot, tab, partition, version, made) VALUES (?, ?, ?, ?, ?, ?, ?) \
+                 USING TIMESTAMP ?"
+            ),
             Self::Hints => format!(
-                "SELECT tab, partition, version, made FROM {t} WHERE scope = ? AND bucket = ? \
+                "SELECT tab, partition, version, made FROM {t} WHERE scope = ? AND bucket = ? AND slot = ? \
                  AND (tab, partition) > (?, ?)"
             ),
             Self::DropHint => format!(
+                "DELETE FROM {t} USING TIMESTAMP ? WHERE scope = ? AND bucket = ? AND slot = ? AND tab = ? \
+                 AND partition = ?"
+            ),
+            Self::OldHints => format!(
+                "SELECT tab, partition, version, made FROM {t} WHERE scope = ? AND bucket = ? \
+                 AND (tab, partition) > (?, ?)"
+            ),
+            Self::DropOldHint => format!(
                 "DELETE FROM {t} USING TIMESTAMP ? WHERE scope = ? AND bucket = ? AND tab = ? AND partition = ?"
             ),
+            Self::Numbers => format!("SELECT first, fence, last FROM {t} WHERE scope = ?"),
+            Self::SetFirst => format!("UPDATE {t} USING TIMESTAMP ? SET first = ? WHERE scope = ?"),
+            Self::SetFence => format!("UPDATE {t} USING TIMESTAMP ? SET fence = ? WHERE scope = ?"),
+            Self::SetLast => format!("UPDATE {t} USING TIMESTAMP ? SET last = ? WHERE scope = ?"),
         }
     }
 
@@ -207,7 +232,7 @@ impl Query {
             | Self::Delivered
             | Self::SetDelivered
             | Self::Items
-            | Self::LastItem
+            | Self::LastItems
             | Self::DropItems
             | Self::Merge
             | Self::MergeAway
@@ -217,7 +242,13 @@ impl Query {
             | Self::SameToken
             | Self::Hint
             | Self::Hints
-            | Self::DropHint => Mode::Plain,
+            | Self::DropHint
+            | Self::OldHints
+            | Self::DropOldHint
+            | Self::Numbers
+            | Self::SetFirst
+            | Self::SetFence
+            | Self::SetLast => Mode::Plain,
         }
     }
 }
@@ -236,7 +267,7 @@ pub(super) struct Relation {
 }
 
 impl Relation {
-    fn new(prefix: &str, cql_name: &str, spec: Spec, route: Route) -> Self {
+    pub(super) fn new(prefix: &str, cql_name: &str, spec: Spec, route: Route) -> Self {
         let name = cql_name.split_once('_').map_or(cql_name, |(_, name)| name).to_owned();
         let target = format!("{prefix}_{}.{cql_name}", family_name(spec.family));
         let row_bytes = AtomicUsize::new(FIRST_ROW_BYTES);
@@ -282,7 +313,7 @@ impl Relation {
 pub(super) struct Catalog {
     prefix: String,
     relations: RwLock<BTreeMap<String, Arc<Relation>>>,
-    hints: Vec<Arc<Relation>>,
+    hints: Vec<Arc<HintTables>>,
     reloaded: RwLock<Option<Instant>>,
 }
 
@@ -294,7 +325,7 @@ impl Catalog {
         for family in [Family::Config, Family::Device, Family::Log] {
             for serial in [Serial::Local, Serial::Global] {
                 let spec = Spec { family, serial: Some(serial) };
-                hints.push(Arc::new(Relation::new(prefix, "outbox_hints", spec, spec.route())));
+                hints.push(Arc::new(HintTables::new(prefix, spec)));
             }
         }
         let catalog =
@@ -353,12 +384,12 @@ impl Catalog {
     }
 
     /// The hints of all families and routes.
-    pub(super) fn hints(&self) -> &[Arc<Relation>] {
+    pub(super) fn hints(&self) -> &[Arc<HintTables>] {
         &self.hints
     }
 
     /// Where the hints of a table are.
-    pub(super) fn hints_of(&self, relation: &Relation) -> Option<&Arc<Relation>> {
+    pub(super) fn hints_of(&self, relation: &Relation) -> Option<&Arc<HintTables>> {
         self.hints.iter().find(|hints| hints.spec == relation.spec)
     }
 }
