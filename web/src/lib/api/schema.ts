@@ -288,6 +288,61 @@ export interface paths {
     patch?: never;
     trace?: never;
   };
+  "/api/v1/devices/{id}/inventory/history": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /**
+     * List the versions of a device's inventory, newest first.
+     * @description A version is kept each time that a section changes. A device that changes one all the time has so many
+     *     an hour; `left_out` among its events says how many more there were.
+     */
+    get: operations["list_device_inventory_history"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/devices/{id}/inventory/history/{version}": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Read what a section of a device's inventory was. */
+    get: operations["get_device_inventory_version"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
+  "/api/v1/devices/{id}/inventory/history/{version}/changes": {
+    parameters: {
+      query?: never;
+      header?: never;
+      path?: never;
+      cookie?: never;
+    };
+    /** Compare a version of a device's inventory with the one before it, or with another. */
+    get: operations["get_device_inventory_changes"];
+    put?: never;
+    post?: never;
+    delete?: never;
+    options?: never;
+    head?: never;
+    patch?: never;
+    trace?: never;
+  };
   "/api/v1/devices/{id}/metrics": {
     parameters: {
       query?: never;
@@ -879,6 +934,31 @@ export interface components {
       /** Format: int64 */
       total: number;
     };
+    /** @description One entry that is not what it was. */
+    Change: {
+      /** @description The fields that differ; of an added or removed entry, those that say something. */
+      fields: components["schemas"]["FieldChange"][];
+      kind: components["schemas"]["ChangeKind"];
+      /** @description Of the entry: a package, a mount, an address. Empty for the section's own fields. */
+      name: string;
+      /** @description Where names are not enough: a package's source and architecture, an address's interface. */
+      qualifier: string;
+      /** @description "software", "disk", "address", "dns_server", or "hardware" and "network" for the section's own fields. */
+      what: string;
+    };
+    ChangeCounts: {
+      /** Format: int64 */
+      added: number;
+      /** Format: int64 */
+      removed: number;
+      /** Format: int64 */
+      updated: number;
+    };
+    /**
+     * @description How an entry differs.
+     * @enum {string}
+     */
+    ChangeKind: "added" | "removed" | "changed";
     /** @description How a device is connected at the moment. */
     Connection: {
       /** @description As the relay sees it. */
@@ -962,11 +1042,14 @@ export interface components {
     };
     /** @description Something that happened to a device. */
     DeviceEvent: {
-      /** @description By the clock of the relay that saw it. */
+      /** @description By the clock of the relay that saw it. A device went offline when it was heard of last. */
       at: components["schemas"]["Timestamp"];
       /** @description Depends on the kind. */
       details: Record<string, never>;
-      /** @description "connected", "disconnected", "inventory_changed"; there will be more. */
+      /**
+       * @description "online", "offline", "connected", "disconnected", "inventory_changed", "left_out" (an hour in which
+       *     there was more than is listed); there will be more.
+       */
       kind: string;
       /** @description One line for people. */
       summary: string;
@@ -1189,6 +1272,13 @@ export interface components {
         [key: string]: number;
       };
     };
+    FieldChange: {
+      /** @description Null where there is no entry any more. */
+      after: string | null;
+      /** @description Null where there was no entry. */
+      before: string | null;
+      field: string;
+    };
     /** @description A field as a filter bar needs to know it. */
     FieldDescription: {
       aliases: string[];
@@ -1275,6 +1365,40 @@ export interface components {
       name: string;
       /** @description Whether nobody has set up yet. */
       setup_required: boolean;
+      version: string;
+    };
+    /** @description What is different between two versions of a section. */
+    InventoryChanges: {
+      at: components["schemas"]["Timestamp"];
+      /** @description At most 1,000, by name. Empty without another version. */
+      changes: components["schemas"]["Change"][];
+      /** @description Regions that do not answer at the moment: another version may lie between the two. */
+      missing_regions: string[];
+      section: string;
+      since: null | components["schemas"]["VersionName"];
+      /**
+       * Format: int64
+       * @description How many there are.
+       */
+      total: number;
+      version: string;
+    };
+    /** @description Versions, newest first. */
+    InventoryHistory: {
+      data: components["schemas"]["VersionSummary"][];
+      has_more: boolean;
+      /** @description Regions whose history does not answer at the moment: their versions are missing. */
+      missing_regions: string[];
+      /** @description Where the next page begins; null on the last. */
+      next_cursor: string | null;
+    };
+    /** @description What one section was. Of the three, the one that it is of is there. */
+    InventoryVersion: {
+      at: components["schemas"]["Timestamp"];
+      hardware: null | components["schemas"]["Hardware"];
+      network: null | components["schemas"]["Network"];
+      section: string;
+      software: components["schemas"]["Software"][] | null;
       version: string;
     };
     /** @description A lane's durable stream. */
@@ -1606,6 +1730,27 @@ export interface components {
        * @example Bearer
        */
       token_type: string;
+    };
+    VersionName: {
+      at: components["schemas"]["Timestamp"];
+      version: string;
+    };
+    /** @description One version of a section, as the list shows it. */
+    VersionSummary: {
+      /** @description When the server received it. */
+      at: components["schemas"]["Timestamp"];
+      /**
+       * Format: int64
+       * @description As it is stored.
+       */
+      bytes: number;
+      counts: null | components["schemas"]["ChangeCounts"];
+      /** @description Whether the device had not reported the section before; null where that is not known. */
+      first: boolean | null;
+      /** @description "hardware", "network" or "software". */
+      section: string;
+      /** @description Names it. */
+      version: string;
     };
     /** @description Opens one WebSocket. */
     WsTicket: {
@@ -2215,7 +2360,10 @@ export interface operations {
       query?: {
         /** @description `next_cursor` of the page before. */
         cursor?: string;
-        /** @description Kinds separated by commas: connected, disconnected, inventory_changed. All without it. */
+        /**
+         * @description Kinds separated by commas: online, offline, connected, disconnected, inventory_changed, left_out. All
+         *     without it.
+         */
         kind?: string;
         /** @description Rows at most. */
         limit?: number;
@@ -2266,6 +2414,113 @@ export interface operations {
         };
         content: {
           "application/json": components["schemas"]["Hardware"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  list_device_inventory_history: {
+    parameters: {
+      query?: {
+        /** @description `next_cursor` of the page before. */
+        cursor?: string;
+        /** @description Rows at most. */
+        limit?: number;
+        /** @description hardware, network or software. All of them without it. */
+        section?: string;
+      };
+      header?: never;
+      path: {
+        /** @description The device */
+        id: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["InventoryHistory"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_device_inventory_version: {
+    parameters: {
+      query?: never;
+      header?: never;
+      path: {
+        /** @description The device */
+        id: string;
+        /** @description As listed */
+        version: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["InventoryVersion"];
+        };
+      };
+      /** @description What went wrong, and how to go on */
+      default: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  get_device_inventory_changes: {
+    parameters: {
+      query?: {
+        /** @description A version of the same section; the one before without it. */
+        since?: string;
+      };
+      header?: never;
+      path: {
+        /** @description The device */
+        id: string;
+        /** @description As listed */
+        version: string;
+      };
+      cookie?: never;
+    };
+    requestBody?: never;
+    responses: {
+      200: {
+        headers: {
+          [name: string]: unknown;
+        };
+        content: {
+          "application/json": components["schemas"]["InventoryChanges"];
         };
       };
       /** @description What went wrong, and how to go on */
