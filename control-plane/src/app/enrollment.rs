@@ -389,13 +389,16 @@ async fn hand_out(app: &App, device: &DeviceConfig, key: &ProvenKey) -> Result<E
     if !device.keys.contains(&public_key) {
         return Err(ApiError::conflict("The device has renewed its key since; it must use its newer certificate."));
     }
+    let documents = app.authority.first_documents(&device.home_region).await.map_err(ApiError::internal)?;
+    let documents = documents.ok_or_else(|| {
+        ApiError::unavailable("No relay is registered yet that the agent could connect to: breeze admin add-relay.")
+    })?;
     let lifetime = Duration::from_secs(app.config.device_certificate_s);
     let issued = app.authority.ca().issue_device(device.id, key, lifetime).map_err(ApiError::internal)?;
     let expires_ms = issued.expires_unix_s * 1_000;
     device::record_certificate(&*app.state, device.id, &public_key, &public_key, expires_ms, None, now_ms()).await?;
     app.deliver_now(device::DEVICES, &device.id.to_bytes()).await?;
     let (root, endorsement) = app.authority.endorsed_root().map_err(ApiError::internal)?;
-    let documents = app.authority.documents(&device.home_region).map_err(ApiError::internal)?;
     metrics::counter!("breeze_enrollments_total").increment(1);
     Ok(EnrollResponse::Enrolled {
         device_id: device.id,

@@ -29,7 +29,13 @@ use breeze_store::{
 use bytes::Bytes;
 use parking_lot::RwLock;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// How long a relay's certificate is good. Relays renew it at half of that, and start from the one they
 /// keep while the control plane is away.
@@ -63,6 +69,8 @@ pub struct Authority {
     /// Of this process; beside those that are registered.
     relays: RwLock<Vec<Relay>>,
     current_relays: RwLock<Option<Current>>,
+    /// Whether that list is not empty.
+    names_relays: AtomicBool,
     config_version: RwLock<Option<u64>>,
 }
 
@@ -86,6 +94,7 @@ impl Authority {
             default_region,
             relays: RwLock::new(Vec::new()),
             current_relays: RwLock::new(None),
+            names_relays: AtomicBool::new(false),
             config_version: RwLock::new(None),
         }
     }
@@ -139,6 +148,7 @@ impl Authority {
             return Ok(false);
         };
         list.version = version;
+        self.names_relays.store(!list.relays.is_empty(), Ordering::Relaxed);
         let document = self.signer.sign(Role::Relays, list.encode_to_vec().into())?;
         *self.current_relays.write() = Some(Current { version, document });
         Ok(true)
@@ -200,14 +210,22 @@ impl Authority {
         self.signer.sign(Role::Config, config.encode_to_vec().into())
     }
 
-    /// Relay list and default configuration, as a device of the region gets them when it enrols.
+    /// What a device that enrols is given; `None` while no relay is known. Over a relay it would hear of what
+    /// changes, so one that came with a list of none would wait for ever: this node may not have looked into the
+    /// registry since the first relay was registered.
     ///
     /// # Errors
-    /// When there is no key to sign with.
-    pub fn documents(&self, home_region: &str) -> anyhow::Result<Vec<SignedDocument>> {
+    /// When the store refuses, or there is no key to sign with.
+    pub async fn first_documents(&self, home_region: &str) -> anyhow::Result<Option<Vec<SignedDocument>>> {
+        if !self.names_relays.load(Ordering::Relaxed) {
+            self.refresh().await?;
+            if !self.names_relays.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+        }
         let relays = self.current_relays.read().clone();
         let current = [relays, self.default_config(home_region)?];
-        Ok(current.into_iter().flatten().map(|current| current.document).collect())
+        Ok(Some(current.into_iter().flatten().map(|current| current.document).collect()))
     }
 
     /// The newest root, and the authority's endorsement of it.

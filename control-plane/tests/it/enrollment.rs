@@ -10,6 +10,7 @@ use breeze_proto::{
     trust::{Role, Root},
     v1,
 };
+use breeze_store::model::relay::{self, RelayRecord};
 use prost::Message as _;
 use reqwest::{Method, StatusCode};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
@@ -65,6 +66,36 @@ async fn a_device_enrols_before_anybody_has_set_up_and_believes_what_it_gets() {
     let keys = admin.get("/api/v1/enrollment-keys").await;
     let ours = &keys.body["data"].as_array().expect("data")[0];
     assert_eq!((&ours["name"], &ours["uses"]), (&json!("This machine"), &json!(1)));
+    server.stop().await;
+}
+
+/// An agent hears of relays over a relay: one that was let in without any would wait for ever.
+#[tokio::test]
+async fn nobody_is_let_in_without_a_relay_and_the_first_one_counts_at_once() {
+    let server = Server::start().await;
+    server.handle.set_relays(Vec::new()).await.expect("set");
+    let (device, stranger) = (Device::new(), server.client());
+    let refused = device.enroll(&stranger, &server.key).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "unavailable"), "{}", refused.raw);
+    assert!(!refused.header("retry-after").is_empty(), "the agent asks again");
+
+    let now = breeze_control_plane::api::time::now_ms();
+    let v1::Relay { id, region, quic, wss } = crate::support::relay();
+    let record = RelayRecord { id, region, quic, wss, created_ms: now, updated_ms: now };
+    relay::put(&*server.handle.app().state, &record).await.expect("registered");
+    let enrolled = device.enroll(&stranger, &server.key).await;
+    assert_eq!(enrolled.status, StatusCode::OK, "{}", enrolled.raw);
+    let EnrollResponse::Enrolled { root, documents, .. } = serde_json::from_str(&enrolled.raw).expect("enrolled")
+    else {
+        panic!("waits for approval");
+    };
+    let bytes = |text: &str| STANDARD.decode(text).expect("base64");
+    let now = breeze_control_plane::api::time::now_s();
+    let root = v1::SignedRoot::decode(bytes(&root).as_slice()).expect("root");
+    let root = Root::accept_first(root, now).expect("valid");
+    let relays = v1::SignedDocument::decode(bytes(&documents[0]).as_slice()).expect("document");
+    let relays: v1::RelayList = root.open(Role::Relays, &relays, now).expect("relays");
+    assert_eq!(relays.relays, [crate::support::relay()]);
     server.stop().await;
 }
 

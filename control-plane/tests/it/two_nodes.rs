@@ -235,7 +235,7 @@ async fn both_serve_one_list_of_relays_and_certify_only_those_on_it() {
     assert_eq!(leaf, ["breeze:relay:us-1", "relay.us.example.com", "2001:db8::1"], "what is registered, no more");
 
     let list = async |server: &Server| {
-        let documents = server.handle.app().authority.documents("").expect("signs");
+        let documents = server.handle.app().authority.first_documents("").await.expect("signs").expect("relays");
         let list = documents.iter().find(|document| document.role == "relays").expect("there");
         RelayList::decode(list.payload.clone()).expect("decodes")
     };
