@@ -7,6 +7,7 @@ mod duplicates;
 mod faults;
 mod long;
 mod nodes;
+mod restored;
 mod together;
 mod upgrade;
 
