@@ -360,6 +360,6 @@ mod tests {
             let list = if direction == ">" { &permissions.publish } else { &permissions.subscribe };
             assert_eq!(list.iter().any(|pattern| covers(pattern, subject)), may == "yes", "{line}");
         }
-        assert_eq!(users[2].1.subscribe[6..9], ["digest.>", "live.>", "status.>"]);
+        assert_eq!(users[2].1.subscribe[6..10], ["audit.*.append", "digest.>", "live.>", "status.>"]);
     }
 }

@@ -68,7 +68,7 @@ fn collector_on_newer_cql(folder: &Path) -> anyhow::Result<Option<Misfit>> {
     let (mut engines, http) = (Engines::nowhere(), nobody());
     engines.state_at(&node, "dc1", &format!("keyspace_prefix = \"{prefix}\""));
     let file = engines.collector_file(folder.join("newer-cql.toml"), http);
-    let words = ["breeze: state:", "CQL", &node, "version 99", "this knows 1", "install the newer version"];
+    let words = ["breeze: state:", "CQL", &node, "version 99", "this knows 2", "install the newer version"];
     Misfit::start("collector", &file, http, &words).map(Some)
 }
 
