@@ -207,6 +207,7 @@ fn random_scripts_and_crashes_store_each_heartbeat_exactly_once() {
                     (fuse.is_blown() || world.metrics.rows().len() >= wanted).then_some(())
                 })
                 .await;
+                fuse.blow();
                 collector.kill();
             }
             finish_and_check(&world, &script).await;

@@ -194,6 +194,11 @@ impl Fuse {
         self.is_blown() && !self.woken.is_cancelled()
     }
 
+    /// Stops the process wherever it is: what is killed ends a moment later, and would answer until then.
+    pub(crate) fn blow(&self) {
+        self.left.store(0, Ordering::SeqCst);
+    }
+
     /// Lets a stopped process go on, as SIGCONT does: the write at which it stopped, and others that were
     /// under way, happen now, whether anybody still waits for them or not.
     pub(crate) fn wake(&self) {

@@ -3,7 +3,13 @@
 use super::{AGENTS, World, folder, tools};
 use anyhow::{Context as _, ensure};
 use breeze_testkit::deployment::{Deployment, faults::RECOVERY_PATIENCE, fleet::Fleet, oracle};
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Stops the servers, which outlive the roles.
 fn stop(deployment: &mut Deployment) -> anyhow::Result<()> {
@@ -48,9 +54,13 @@ fn a_copy_of_everything_is_the_same_system_and_goes_on() -> anyhow::Result<()> {
         .with_context(|| format!("on the copy in {}", elsewhere.path().display()))?;
     let mut world = World { fleets: Vec::new(), deployment, since_ms, folder: elsewhere };
     world.folder.disable_cleanup(true);
+    let devices = format!("breeze_directory_devices {}", 2 * AGENTS);
     for node in &world.deployment.control_planes {
-        let devices = format!("breeze_directory_devices {}", 2 * AGENTS);
-        ensure!(node.metrics()?.contains(&devices), "the directory of {} has others", node.name);
+        let until = Instant::now() + RECOVERY_PATIENCE;
+        while !node.metrics()?.contains(&devices) {
+            ensure!(Instant::now() < until, "the directory of {} has others", node.name);
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
     for (region, book) in &books {
         oracle::check(&world.deployment, region, book, RECOVERY_PATIENCE).context(region.clone())?;
