@@ -1,19 +1,17 @@
 //! Entries on their way to the node that holds a chain's lease, over the bus.
 
+use crate::tasks::answering::answer_each;
 use async_trait::async_trait;
-use breeze_bus::{Bus, Request, Service};
+use breeze_bus::{Bus, Service};
 use breeze_proto::subject;
 use breeze_store::model::audit::{AuditLog, Chain, Entry, Forward, ForwardError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 /// A holder that does not answer within this is passed over.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Batches that are taken from others at a time.
-const MAX_IN_FLIGHT: usize = 64;
 /// The answer to a batch that is durable.
 const DONE: &[u8] = b"done";
 
@@ -49,29 +47,15 @@ impl Forward for BusForward {
 ///
 /// # Errors
 /// When the bus closes.
-pub async fn answer(mut service: Box<dyn Service>, log: Arc<AuditLog>, stop: CancellationToken) -> anyhow::Result<()> {
-    let running = TaskTracker::new();
-    let turns = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-    loop {
-        let next = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            next = service.next() => next,
-        };
-        let Some(Request { payload, reply, .. }) = next else { break };
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { break };
+pub async fn answer(service: Box<dyn Service>, log: Arc<AuditLog>, stop: CancellationToken) -> anyhow::Result<()> {
+    answer_each(service, stop, |payload| {
         let log = Arc::clone(&log);
-        running.spawn(async move {
-            match take(&log, &payload).await {
-                Ok(()) => reply(Bytes::from_static(DONE)),
-                Err(error) => reply(error.to_string().into()),
-            }
-            drop(turn);
-        });
-    }
-    running.close();
-    running.wait().await;
-    Ok(())
+        async move {
+            let taken = take(&log, &payload).await;
+            Some(taken.map_or_else(|error| error.to_string().into(), |()| Bytes::from_static(DONE)))
+        }
+    })
+    .await
 }
 
 async fn take(log: &AuditLog, payload: &[u8]) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Answers on the bus: what relays ask on behalf of agents.
 
-use crate::pki::authority::Authority;
-use breeze_bus::{Bus, Request, Service};
+use crate::{pki::authority::Authority, tasks::answering::answer_each};
+use breeze_bus::{Bus, Service};
 use breeze_proto::{
     subject,
     v1::{ChallengeRequest, DocumentsRequest, RenewCertificate, RevocationsRequest},
@@ -9,12 +9,10 @@ use breeze_proto::{
 use bytes::Bytes;
 use prost::Message;
 use std::{sync::Arc, time::Duration};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 /// How often documents are looked at for a new period.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
-/// Requests that are answered at a time, of each kind.
-const MAX_IN_FLIGHT: usize = 64;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -58,35 +56,23 @@ fn encode(message: &impl Message) -> Bytes {
 /// When the bus closes.
 pub async fn answer(
     question: Question,
-    mut service: Box<dyn Service>,
+    service: Box<dyn Service>,
     authority: Arc<Authority>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let running = TaskTracker::new();
-    let turns = Arc::new(tokio::sync::Semaphore::new(MAX_IN_FLIGHT));
-    loop {
-        let next = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            next = service.next() => next,
-        };
-        let Some(Request { payload, reply, .. }) = next else { break };
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { break };
+    answer_each(service, stop, |payload| {
         let authority = Arc::clone(&authority);
-        running.spawn(async move {
-            match question.answer(&authority, payload).await {
-                Ok(answer) => reply(answer),
-                Err(error) => {
+        async move {
+            let answered = question.answer(&authority, payload).await;
+            answered
+                .inspect_err(|error| {
                     metrics::counter!("breeze_authority_failures_total").increment(1);
                     tracing::warn!(subject = question.subject(), error = %error, "cannot answer");
-                }
-            }
-            drop(turn);
-        });
-    }
-    running.close();
-    running.wait().await;
-    Ok(())
+                })
+                .ok()
+        }
+    })
+    .await
 }
 
 /// Begins to answer every kind of question; each service is to be driven by [`answer`].
