@@ -1,4 +1,5 @@
 // The form kit: label above, help below, the error beside the field in words.
+import { Search } from "lucide-react";
 import { useId, type ComponentProps, type ReactNode } from "react";
 import type { FieldValues, Path, UseFormReturn } from "react-hook-form";
 import { asProblem } from "@/lib/api/problem";
@@ -9,6 +10,25 @@ const CONTROL =
 
 export function Input({ className, ...rest }: ComponentProps<"input">) {
   return <input className={cn(CONTROL, "h-8 max-sm:h-10", className)} {...rest} />;
+}
+
+/** A field with a lens; `label` names it for who does not see that, `className` is the whole's. */
+export function SearchInput({
+  label,
+  className,
+  ...rest
+}: { label: string } & Omit<ComponentProps<"input">, "type">) {
+  return (
+    <label className={cn("relative", className)}>
+      <span className="sr-only">{label}</span>
+      <Search
+        size={14}
+        className="pointer-events-none absolute top-1/2 left-2.5 -translate-y-1/2 text-faint"
+        aria-hidden
+      />
+      <Input type="search" className="pl-8" {...rest} />
+    </label>
+  );
 }
 
 export function Select({ className, children, ...rest }: ComponentProps<"select">) {

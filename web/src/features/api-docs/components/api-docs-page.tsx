@@ -1,10 +1,10 @@
 // The API, browsable: what the server itself says it can do.
 import { queryOptions, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { FileJson, Search } from "lucide-react";
+import { FileJson } from "lucide-react";
 import { useMemo, type ReactNode } from "react";
 import { buttonClass } from "@/components/ui/button";
-import { Input } from "@/components/ui/form";
+import { SearchInput } from "@/components/ui/form";
 import { Page, PageHeader, Panel, Skeleton } from "@/components/ui/panel";
 import { ProblemNote } from "@/components/ui/problem";
 import { Method, OperationView } from "@/features/api-docs/components/operation-view";
@@ -73,30 +73,21 @@ export function ApiDocsPage(): ReactNode {
       )}
       <div className="grid grid-cols-[minmax(0,1fr)] gap-4 lg:grid-cols-[300px_minmax(0,1fr)]">
         <div className="flex min-w-0 flex-col gap-2">
-          <label className="relative">
-            <span className="sr-only">Search endpoints</span>
-            <Search
-              size={14}
-              className="pointer-events-none absolute top-1/2 left-2.5 -translate-y-1/2 text-faint"
-              aria-hidden
-            />
-            <Input
-              type="search"
-              value={find}
-              placeholder="Search endpoints"
-              className="pl-8"
-              onChange={(event) =>
-                void navigate({
-                  to: "/settings/api",
-                  search: (now) => ({
-                    ...now,
-                    find: event.target.value === "" ? undefined : event.target.value,
-                  }),
-                  replace: true,
-                })
-              }
-            />
-          </label>
+          <SearchInput
+            label="Search endpoints"
+            value={find}
+            placeholder="Search endpoints"
+            onChange={(event) =>
+              void navigate({
+                to: "/settings/api",
+                search: (now) => ({
+                  ...now,
+                  find: event.target.value === "" ? undefined : event.target.value,
+                }),
+                replace: true,
+              })
+            }
+          />
           <nav
             aria-label="Endpoints"
             className="max-h-[40dvh] overflow-auto rounded-lg border border-line bg-surface p-1.5 lg:max-h-[calc(100dvh-200px)]"

@@ -1,8 +1,8 @@
 // What the list is narrowed to. All of it lives in the address, so that a link shows the same.
-import { Search, X } from "lucide-react";
+import { X } from "lucide-react";
 import { useEffect, useState } from "react";
 import { Button } from "@/components/ui/button";
-import { Input, Select } from "@/components/ui/form";
+import { SearchInput, Select } from "@/components/ui/form";
 import { actionWords } from "@/features/audit/actions";
 import { DEFAULT_RANGE } from "@/features/audit/queries";
 import { humanize } from "@/lib/format/labels";
@@ -101,20 +101,12 @@ function TextFilter({ value, onChange }: { value: string; onChange: (text: strin
     return () => clearTimeout(timer);
   }, [text, value, onChange]);
   return (
-    <label className="relative w-72 max-sm:w-full">
-      <span className="sr-only">Search the audit log</span>
-      <Search
-        size={14}
-        className="pointer-events-none absolute top-1/2 left-2.5 -translate-y-1/2 text-faint"
-        aria-hidden
-      />
-      <Input
-        type="search"
-        className="pl-8"
-        placeholder="Search actions, people, names"
-        value={text}
-        onChange={(event) => setText(event.target.value)}
-      />
-    </label>
+    <SearchInput
+      label="Search the audit log"
+      className="w-72 max-sm:w-full"
+      placeholder="Search actions, people, names"
+      value={text}
+      onChange={(event) => setText(event.target.value)}
+    />
   );
 }

@@ -12,9 +12,8 @@ import {
   type LucideIcon,
 } from "lucide-react";
 import { useMemo, useState } from "react";
-import { Button } from "@/components/ui/button";
-import { Panel, Skeleton } from "@/components/ui/panel";
-import { EmptyState, ProblemNote } from "@/components/ui/problem";
+import { Skeleton } from "@/components/ui/panel";
+import { ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
 import {
   changeName,
@@ -26,6 +25,7 @@ import {
   versionTitle,
 } from "@/features/device/changes";
 import { Choices } from "@/features/device/components/choices";
+import { DayList } from "@/features/device/components/day-list";
 import { byDay, missingRegions } from "@/features/device/events";
 import { changesQuery, inventoryHistoryQuery } from "@/features/device/queries";
 import type { InventoryChange, InventoryVersionInfo } from "@/lib/api/types";
@@ -65,45 +65,28 @@ export function ChangesTab({ id, search }: { id: string; search: DeviceSearch })
         chosen={search.section}
         choices={SECTIONS.map((section) => [section, sectionLabel(section)])}
       />
-      {pages === undefined ? (
-        <Skeleton className="h-40" />
-      ) : (
-        <Panel flush>
-          {missing !== "" && (
-            <p role="status" className="border-b border-line px-4 py-2 text-sm text-warning">
-              {missing}
-            </p>
-          )}
-          {days.length === 0 ? (
-            <EmptyState icon={<History size={20} aria-hidden />} title="Nothing has changed yet">
-              What is installed, removed or exchanged appears here when the agent reports it.
-            </EmptyState>
-          ) : (
-            days.map(([day, versions]) => (
-              <section key={day} aria-label={day} className="border-b border-line last:border-0">
-                <h2 className="bg-surface-2 px-4 py-1.5 text-xs font-medium text-muted">{day}</h2>
-                <ul className="divide-y divide-line">
-                  {versions.map((version) => (
-                    <Version
-                      key={version.version}
-                      id={id}
-                      version={version}
-                      opened={version.version === newest && version.first !== true}
-                    />
-                  ))}
-                </ul>
-              </section>
-            ))
-          )}
-          {list.hasNextPage && (
-            <div className="border-t border-line px-4 py-3">
-              <Button onClick={() => void list.fetchNextPage()} busy={list.isFetchingNextPage}>
-                Load more
-              </Button>
-            </div>
-          )}
-        </Panel>
-      )}
+      <DayList
+        days={pages && days}
+        missing={missing}
+        empty={{
+          title: "Nothing has changed yet",
+          hint: "What is installed, removed or exchanged appears here when the agent reports it.",
+        }}
+        more={list}
+      >
+        {(versions) => (
+          <ul className="divide-y divide-line">
+            {versions.map((version) => (
+              <Version
+                key={version.version}
+                id={id}
+                version={version}
+                opened={version.version === newest && version.first !== true}
+              />
+            ))}
+          </ul>
+        )}
+      </DayList>
     </div>
   );
 }

@@ -6,16 +6,14 @@ import {
   CircleDot,
   Circle,
   CircleEllipsis,
-  History,
   PackageOpen,
   type LucideIcon,
 } from "lucide-react";
 import { useMemo } from "react";
-import { Button } from "@/components/ui/button";
-import { Panel, Skeleton } from "@/components/ui/panel";
-import { EmptyState, ProblemNote } from "@/components/ui/problem";
+import { ProblemNote } from "@/components/ui/problem";
 import { RelativeTime } from "@/components/ui/time";
 import { Choices } from "@/features/device/components/choices";
+import { DayList } from "@/features/device/components/day-list";
 import {
   byDay,
   eventLook,
@@ -70,55 +68,39 @@ export function EventsTab({ id, search }: { id: string; search: DeviceSearch }) 
         chosen={search.events}
         choices={EVENT_CHOICES.map((choice) => [choice, CHOICE_LABEL[choice]])}
       />
-      {pages === undefined ? (
-        <Skeleton className="h-40" />
-      ) : (
-        <Panel flush>
-          {missing !== "" && (
-            <p role="status" className="border-b border-line px-4 py-2 text-sm text-warning">
-              {missing}
-            </p>
-          )}
-          {days.length === 0 ? (
-            <EmptyState icon={<History size={20} aria-hidden />} title="Nothing has happened yet">
-              {search.events === undefined
-                ? "Connections, their ends and changes of the inventory appear here when they happen."
-                : "No event of this kind is kept."}
-            </EmptyState>
-          ) : (
-            days.map(([day, events]) => (
-              <section key={day} aria-label={day} className="border-b border-line last:border-0">
-                <h2 className="bg-surface-2 px-4 py-1.5 text-xs font-medium text-muted">{day}</h2>
-                <ol className="divide-y divide-line">
-                  {events.map((event, at) => {
-                    const [Icon, tone] = ICON[eventLook(event.kind)];
-                    return (
-                      <li
-                        key={`${event.at}-${event.kind}-${at}`}
-                        className="flex items-start gap-3 px-4 py-2"
-                      >
-                        <Icon size={16} className={`mt-0.5 shrink-0 ${tone}`} aria-hidden />
-                        <span className="min-w-0 flex-1 text-sm break-words">
-                          <span className="sr-only">{eventTitle(event.kind)}: </span>
-                          {event.summary}
-                        </span>
-                        <RelativeTime at={event.at} className="shrink-0 text-sm text-muted" dated />
-                      </li>
-                    );
-                  })}
-                </ol>
-              </section>
-            ))
-          )}
-          {list.hasNextPage && (
-            <div className="border-t border-line px-4 py-3">
-              <Button onClick={() => void list.fetchNextPage()} busy={list.isFetchingNextPage}>
-                Load more
-              </Button>
-            </div>
-          )}
-        </Panel>
-      )}
+      <DayList
+        days={pages && days}
+        missing={missing}
+        empty={{
+          title: "Nothing has happened yet",
+          hint:
+            search.events === undefined
+              ? "Connections, their ends and changes of the inventory appear here when they happen."
+              : "No event of this kind is kept.",
+        }}
+        more={list}
+      >
+        {(events) => (
+          <ol className="divide-y divide-line">
+            {events.map((event, at) => {
+              const [Icon, tone] = ICON[eventLook(event.kind)];
+              return (
+                <li
+                  key={`${event.at}-${event.kind}-${at}`}
+                  className="flex items-start gap-3 px-4 py-2"
+                >
+                  <Icon size={16} className={`mt-0.5 shrink-0 ${tone}`} aria-hidden />
+                  <span className="min-w-0 flex-1 text-sm break-words">
+                    <span className="sr-only">{eventTitle(event.kind)}: </span>
+                    {event.summary}
+                  </span>
+                  <RelativeTime at={event.at} className="shrink-0 text-sm text-muted" dated />
+                </li>
+              );
+            })}
+          </ol>
+        )}
+      </DayList>
     </div>
   );
 }

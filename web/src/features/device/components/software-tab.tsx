@@ -1,11 +1,11 @@
 // What is installed, searched on the server.
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
-import { Search, SearchX } from "lucide-react";
+import { SearchX } from "lucide-react";
 import { useCallback, useEffect, useMemo, useState } from "react";
 import { DataTable } from "@/components/data-table/table";
 import type { Column } from "@/components/data-table/types";
-import { Input } from "@/components/ui/form";
+import { SearchInput } from "@/components/ui/form";
 import { Panel } from "@/components/ui/panel";
 import { EmptyState, ProblemNote } from "@/components/ui/problem";
 import { NotReported } from "@/features/device/components/inventory-state";
@@ -91,21 +91,13 @@ export function SoftwareTab({ id, search }: { id: string; search: DeviceSearch }
   return (
     <Panel flush>
       <div className="flex flex-wrap items-center gap-3 border-b border-line px-4 py-3">
-        <label className="relative w-72 max-w-full">
-          <span className="sr-only">Search software</span>
-          <Search
-            size={14}
-            className="pointer-events-none absolute top-1/2 left-2.5 -translate-y-1/2 text-faint"
-            aria-hidden
-          />
-          <Input
-            type="search"
-            value={text}
-            onChange={(event) => setText(event.target.value)}
-            placeholder="Search by name or publisher"
-            className="pl-8"
-          />
-        </label>
+        <SearchInput
+          label="Search software"
+          className="w-72 max-w-full"
+          value={text}
+          onChange={(event) => setText(event.target.value)}
+          placeholder="Search by name or publisher"
+        />
         <span className="text-sm text-muted tabular" role="status">
           {list.data === undefined ? "" : plural(total, "program")}
         </span>
