@@ -7,7 +7,7 @@ use crate::support::{
     role::{Engines, Running, nobody, run_breeze, tools},
 };
 use breeze_testkit::servers::{
-    shared_clickhouse, shared_cql,
+    Nats, shared_clickhouse, shared_cql,
     tls::{Authority, Front, Validity},
 };
 use std::{fs, time::Instant};
@@ -55,6 +55,16 @@ fn a_certificate_that_is_not_accepted_is_told_and_a_good_one_is_enough() -> anyh
             collector.fails_with(component, &all).map(drop)
         })
     };
+    let recovers = |bus: &mut Nats, collector: &mut Running, what: &str| {
+        good.write(&chain, &key)?;
+        bus.reload();
+        state.show(&good)?;
+        metrics.show(&good)?;
+        let began = Instant::now();
+        collector.ready()?;
+        figure(what, began.elapsed());
+        anyhow::Ok(())
+    };
     expired.write(&chain, &key)?;
     bus.process.kill();
     bus.restart()?;
@@ -63,13 +73,7 @@ fn a_certificate_that_is_not_accepted_is_told_and_a_good_one_is_enough() -> anyh
     let mut collector = Running::start("collector", &file, http)?;
     told(&mut collector, &["127.0.0.1", "it ended 2024-02-03 00:00 UTC"])?;
 
-    good.write(&chain, &key)?;
-    bus.reload();
-    state.show(&good)?;
-    metrics.show(&good)?;
-    let began = Instant::now();
-    collector.ready()?;
-    figure("good certificates to ready", began.elapsed());
+    recovers(&mut bus, &mut collector, "good certificates to ready")?;
 
     another.write(&chain, &key)?;
     bus.process.kill();
@@ -78,12 +82,6 @@ fn a_certificate_that_is_not_accepted_is_told_and_a_good_one_is_enough() -> anyh
     bus.restart()?;
     told(&mut collector, &["elsewhere.example", "until 2095-02-03", "does not name 127.0.0.1"])?;
 
-    good.write(&chain, &key)?;
-    bus.reload();
-    state.show(&good)?;
-    metrics.show(&good)?;
-    let began = Instant::now();
-    collector.ready()?;
-    figure("good certificates to ready again", began.elapsed());
+    recovers(&mut bus, &mut collector, "good certificates to ready again")?;
     collector.stop()
 }
